@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* bs/file.h: the system calls through which blockstore touches disks.
+ *
+ * All of blockstore's file I/O that matters for durability goes through
+ * bs_file_ops, so that tests put a layer under it that fails the n-th call,
+ * shortens transfers, runs out of space or loses power.  Production never
+ * sets it.  Short transfers and EINTR are hidden here: a bs_file_* call moves
+ * all bytes or returns an error.  Threads: as the system calls. */
+#ifndef BS_FILE_H
+#define BS_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "bs/err.h"
+
+struct bs_file_ops {
+    ssize_t (*pread)(int fd, void *buf, size_t n, off_t off);
+    ssize_t (*pwrite)(int fd, const void *buf, size_t n, off_t off);
+    int (*fdatasync)(int fd);
+    int (*fsync)(int fd);
+    int (*ftruncate)(int fd, off_t len);
+    int (*fallocate)(int fd, int mode, off_t off, off_t len);
+    int (*renameat)(int old_dir, const char *old, int new_dir, const char *name);
+    int (*unlinkat)(int dir, const char *name, int flags);
+};
+
+/* NULL: the system calls themselves.  Set before any thread runs. */
+void bs_file_set_ops(const struct bs_file_ops *ops);
+
+/* 0 or negative errno.  bs_file_read: bytes beyond the end of the file are an
+ * -EIO, except with _zfill, which reads them as zeros. */
+int bs_file_read(int fd, void *buf, size_t n, uint64_t off);
+int bs_file_read_zfill(int fd, void *buf, size_t n, uint64_t off);
+int bs_file_write(int fd, const void *buf, size_t n, uint64_t off);
+int bs_file_datasync(int fd);
+int bs_file_sync(int fd);
+int bs_file_truncate(int fd, uint64_t len);
+int bs_file_punch(int fd, uint64_t off, uint64_t len); /* -> a hole */
+
+/* The durable replacement of a small file: write a hidden temporary in dirfd,
+ * fsync, rename over name, fsync dirfd. */
+int bs_file_replace(int dirfd, const char *name, const void *buf, size_t n,
+                    struct bs_err *err);
+/* Durably renames old to name within dirfd (fsync of the file is the
+ * caller's, of the folder ours). */
+int bs_file_publish(int dirfd, const char *old, const char *name,
+                    struct bs_err *err);
+/* Reads a whole file of at most max bytes; *buf is given, NUL-terminated
+ * beyond *len.  -ENOENT, -EBADMSG larger than max. */
+int bs_file_slurp(int dirfd, const char *name, size_t max, char **buf,
+                  size_t *len, struct bs_err *err);
+
+#endif

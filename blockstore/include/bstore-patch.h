@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* bstore-patch.h: patches in the store: verified once on import, their pool
+ * unpacked to a plain file that all volumes of the host share. */
+#ifndef BSTORE_PATCH_H
+#define BSTORE_PATCH_H
+
+#include "bstore-bundle.h"
+
+struct bstore_patch; /* opaque: an open patch; immutable, any thread */
+
+struct bstore_patch_info {
+    struct bstore_digest id, from, to;
+    char name[128];
+    uint64_t serial;
+    uint64_t pool_bytes, bundle_bytes;
+    uint32_t n_groups, n_ops;
+};
+
+/* Checks the signature against the store's trusted keys, unpacks and verifies
+ * every cluster.  Already there: nothing to do, *id set, 0.
+ * -EMEDIUMTYPE: the store lacks the "from" image.  Takes the store's lock. */
+int bstore_patch_import(struct bstore *store, const char *path,
+                        const struct bstore_progress *progress,
+                        struct bstore_digest *id, struct bs_err *err);
+int bstore_patch_list(struct bstore *store, struct bstore_patch_info **infos,
+                      size_t *n, struct bs_err *err);
+/* ref: a digest, the beginning (>= 8 digits) of one, or a name. */
+int bstore_patch_find(struct bstore *store, const char *ref,
+                      struct bstore_patch_info *out, struct bs_err *err);
+/* -EBUSY and who, when a volume uses it. */
+int bstore_patch_remove(struct bstore *store, const char *ref,
+                        struct bs_err *err);
+
+int bstore_patch_open(struct bstore *store, const struct bstore_digest *id,
+                      struct bstore_patch **out, struct bs_err *err);
+void bstore_patch_close(struct bstore_patch *patch);
+const struct bstore_digest *bstore_patch_id(const struct bstore_patch *patch);
+const struct bstore_manifest *bstore_patch_manifest(const struct bstore_patch *patch);
+int bstore_patch_pool_fd(const struct bstore_patch *patch); /* borrowed */
+
+#endif
