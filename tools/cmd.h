@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* cmd.h: what the commands of blksub(1) share.  One command, one file
+ * cmd-NAME.c; the table is in blksub.c. */
+#ifndef TOOLS_CMD_H
+#define TOOLS_CMD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <jansson.h>
+
+#include "bstore.h"
+
+/* Exit codes: normative text in blksub(1). */
+enum cmd_exit {
+    CMD_OK = 0,
+    CMD_FAILED = 1,      /* I/O, memory, anything without a code of its own */
+    CMD_USAGE = 2,       /* the command line is wrong */
+    CMD_NOT_FOUND = 3,   /* no such image, patch, volume, key, file */
+    CMD_REFUSED = 4,     /* malformed, unsigned, signed by a stranger, damaged */
+    CMD_WRONG_BASE = 5,  /* for another image, or older than what is applied */
+    CMD_PARTLY = 6,      /* done, but groups were left out because of conflicts */
+    CMD_NO_AGENT = 7,    /* no worker or agent, or of another version */
+    CMD_BUSY = 8,        /* in use, or another job is under way */
+    CMD_NO_SPACE = 9,    /* host or guest is full */
+    CMD_CANCELED = 10,   /* Ctrl-C; everything is as it was */
+};
+
+struct cmd_ctx {
+    const char *store_path; /* --store, $BLKSUB_STORE or /var/lib/blksub */
+    bool json;              /* --json */
+    const char *argv0;      /* to find our plugin beside us */
+};
+
+/* A command gets argv[0] = its name (of a two-word command: the second word)
+ * and answers an exit code. It parses its own options with getopt_long. */
+typedef int cmd_fn(struct cmd_ctx *ctx, int argc, char **argv);
+
+cmd_fn cmd_keygen, cmd_trust, cmd_image, cmd_publish, cmd_inspect, cmd_volume,
+    cmd_patch, cmd_serve, cmd_apply, cmd_status, cmd_rollback, cmd_log,
+    cmd_flush;
+
+/* Prints the sentence once ("blksub: ..." on stderr, or with --json
+ * {"error":{"code":"ENOENT","text":"..."}} on stdout) and gives the exit code
+ * that belongs to err->code. */
+int cmd_fail(const struct cmd_ctx *ctx, const struct bs_err *err);
+int cmd_usage(const char *usage_line); /* to stderr; CMD_USAGE */
+/* Opens ctx's store; create = make it if it is not there. 0 or cmd_fail(). */
+int cmd_open_store(const struct cmd_ctx *ctx, bool create, struct bstore **out);
+/* Prints obj (taken) on one line. */
+void cmd_print_json(json_t *obj);
+
+/* A progress bar on stderr when that is a terminal and --json is off; notices
+ * Ctrl-C (SIGINT, SIGTERM) and then makes the operation stop. */
+struct cmd_progress {
+    struct bstore_progress hook; /* hand &p.hook to blockstore */
+    const char *what;
+    bool tty;
+    int64_t last_ms;
+};
+void cmd_progress_begin(struct cmd_progress *p, const struct cmd_ctx *ctx,
+                        const char *what);
+void cmd_progress_end(struct cmd_progress *p);
+bool cmd_interrupted(void); /* after cmd_progress_begin: was there a Ctrl-C? */
+
+/* "1.5 MiB"; buf at least 24 bytes; returns buf. */
+char *cmd_size(uint64_t bytes, char *buf);
+/* "2026-11-18 12:00:00" UTC; buf at least 24 bytes; returns buf. */
+char *cmd_time(int64_t t, char *buf);
+
+/* A table on stdout: columns as wide as their widest cell. cells are copied. */
+struct cmd_table; /* opaque */
+struct cmd_table *cmd_table_new(int n_cols, const char *const *titles);
+void cmd_table_row(struct cmd_table *t, const char *const *cells);
+void cmd_table_print(struct cmd_table *t); /* and frees it */
+
+#endif
