@@ -34,7 +34,9 @@ struct cmd_ctx {
 };
 
 /* A command gets argv[0] = its name (of a two-word command: the second word)
- * and answers an exit code. It parses its own options with getopt_long. */
+ * and answers an exit code. It parses its own options with getopt_long, which
+ * is made to begin afresh for it.  --help, --json and --store are taken out
+ * before, wherever they stand; the help texts are in help.c. */
 typedef int cmd_fn(struct cmd_ctx *ctx, int argc, char **argv);
 
 cmd_fn cmd_keygen, cmd_trust, cmd_image, cmd_publish, cmd_inspect, cmd_volume,
@@ -45,31 +47,62 @@ cmd_fn cmd_keygen, cmd_trust, cmd_image, cmd_publish, cmd_inspect, cmd_volume,
  * {"error":{"code":"ENOENT","text":"..."}} on stdout) and gives the exit code
  * that belongs to err->code. */
 int cmd_fail(const struct cmd_ctx *ctx, const struct bs_err *err);
-int cmd_usage(const char *usage_line); /* to stderr; CMD_USAGE */
+/* "usage: USAGE_LINE" to stderr; CMD_USAGE. */
+int cmd_usage(const char *usage_line);
+/* For a command without options: parses argv, which must hold min to max
+ * operands, argv[optind] the first.  CMD_OK or cmd_usage(). */
+int cmd_operands(int argc, char **argv, int min, int max, const char *usage_line);
+/* The second word of a command: the list ends with a NULL name. */
+struct cmd_sub {
+    const char *name;
+    cmd_fn *fn;
+};
+int cmd_run_sub(struct cmd_ctx *ctx, int argc, char **argv,
+                const struct cmd_sub *subs, const char *usage_line);
 /* Opens ctx's store; create = make it if it is not there. 0 or cmd_fail(). */
 int cmd_open_store(const struct cmd_ctx *ctx, bool create, struct bstore **out);
 /* Prints obj (taken) on one line. */
 void cmd_print_json(json_t *obj);
 
 /* A progress bar on stderr when that is a terminal and --json is off; notices
- * Ctrl-C (SIGINT, SIGTERM) and then makes the operation stop. */
+ * Ctrl-C (SIGINT, SIGTERM) and then makes the operation stop.  A second Ctrl-C
+ * ends the process.  Between begin and end; one at a time. */
 struct cmd_progress {
     struct bstore_progress hook; /* hand &p.hook to blockstore */
     const char *what;
     bool tty;
-    int64_t last_ms;
+    bool not_bytes; /* set after begin: done and total count something else */
+    bool drawn;
+    int64_t start_ms, last_ms;
+    uint64_t start_done;
 };
 void cmd_progress_begin(struct cmd_progress *p, const struct cmd_ctx *ctx,
                         const char *what);
 void cmd_progress_end(struct cmd_progress *p);
 bool cmd_interrupted(void); /* after cmd_progress_begin: was there a Ctrl-C? */
 
+/* The bar itself, without '\r', in at most width columns (20-200); buf holds
+ * width + 1 bytes.  elapsed_ms is the time since done was start_done. */
+void cmd_progress_line(const struct cmd_progress *p, uint64_t done,
+                       uint64_t total, int64_t elapsed_ms, int width, char *buf);
+
 /* "1.5 MiB"; buf at least 24 bytes; returns buf. */
 char *cmd_size(uint64_t bytes, char *buf);
 /* "2026-11-18 12:00:00" UTC; buf at least 24 bytes; returns buf. */
 char *cmd_time(int64_t t, char *buf);
 
-/* A table on stdout: columns as wide as their widest cell. cells are copied. */
+/* "4096", "64K", "1.5G", "10GiB": bytes; 0 or -EINVAL and a sentence. */
+int cmd_parse_size(const char *text, uint64_t *out, struct bs_err *err);
+
+/* Copies s, with '?' for control characters and what is not UTF-8: names may
+ * come from a guest and must not drive the terminal.  free(); NULL: no memory. */
+char *cmd_clean(const char *s);
+
+/* The first 12 digits of a digest, for tables; buf at least 13 bytes. */
+char *cmd_short_digest(const struct bstore_digest *d, char *buf);
+
+/* A table on stdout: columns as wide as their widest cell.  Cells are copied
+ * and cleaned. */
 struct cmd_table; /* opaque */
 struct cmd_table *cmd_table_new(int n_cols, const char *const *titles);
 void cmd_table_row(struct cmd_table *t, const char *const *cells);

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "bstore-patch.h"
+#include "cmd.h"
+
+static json_t *patch_json(const struct bstore_patch_info *info)
+{
+    char id[BSTORE_DIGEST_HEX], from[BSTORE_DIGEST_HEX], to[BSTORE_DIGEST_HEX];
+
+    return json_pack("{s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:i,s:i}", "id",
+                     bstore_digest_to_hex(&info->id, id), "name", info->name,
+                     "from", bstore_digest_to_hex(&info->from, from), "to",
+                     bstore_digest_to_hex(&info->to, to), "serial",
+                     (json_int_t)info->serial, "pool_bytes",
+                     (json_int_t)info->pool_bytes, "bundle_bytes",
+                     (json_int_t)info->bundle_bytes, "groups",
+                     (int)info->n_groups, "ops", (int)info->n_ops);
+}
+
+/* An image's name where this store has one, else its digest. */
+static void image_ref(struct bstore *store, const struct bstore_digest *d,
+                      char out[96])
+{
+    struct bstore_image_info info;
+    char hex[BSTORE_DIGEST_HEX], digits[13];
+
+    bstore_digest_to_hex(d, hex);
+    if (bstore_image_find(store, hex, &info, NULL) == 0 && info.name[0])
+        snprintf(out, 96, "%s (%s)", info.name, cmd_short_digest(d, digits));
+    else
+        snprintf(out, 96, "%s", hex);
+}
+
+static void print_patch(const struct cmd_ctx *ctx, struct bstore *store,
+                        const struct bstore_patch_info *info)
+{
+    char hex[BSTORE_DIGEST_HEX], from[96], to[96], bundle[24], pool[24];
+    char *name;
+
+    if (ctx->json) {
+        cmd_print_json(patch_json(info));
+        return;
+    }
+    image_ref(store, &info->from, from);
+    image_ref(store, &info->to, to);
+    name = cmd_clean(info->name);
+    printf("name     %s\n"
+           "id       %s\n"
+           "serial   %" PRIu64 "\n"
+           "from     %s\n"
+           "to       %s\n"
+           "bundle   %s\n"
+           "content  %s, held once for all volumes of this host\n"
+           "changes  %" PRIu32 " paths in %" PRIu32 " groups\n",
+           name ? name : "", bstore_digest_to_hex(&info->id, hex), info->serial,
+           from, to, cmd_size(info->bundle_bytes, bundle),
+           cmd_size(info->pool_bytes, pool), info->n_ops, info->n_groups);
+    free(name);
+}
+
+static int patch_import(struct cmd_ctx *ctx, int argc, char **argv)
+{
+    struct bstore *store = NULL;
+    struct bstore_patch_info info;
+    struct cmd_progress progress;
+    struct bstore_digest id;
+    struct bs_err err = { 0 };
+    char hex[BSTORE_DIGEST_HEX];
+    int r;
+
+    r = cmd_operands(argc, argv, 1, 1, "blksub patch import FILE");
+    if (r)
+        return r;
+    r = cmd_open_store(ctx, false, &store);
+    if (r)
+        return r;
+    cmd_progress_begin(&progress, ctx, "importing");
+    r = bstore_patch_import(store, argv[optind], &progress.hook, &id, &err);
+    cmd_progress_end(&progress);
+    if (r == 0)
+        r = bstore_patch_find(store, bstore_digest_to_hex(&id, hex), &info, &err);
+    if (r < 0)
+        r = cmd_fail(ctx, &err);
+    else
+        print_patch(ctx, store, &info);
+    bstore_close(store);
+    return r;
+}
+
+static void list_patches(const struct cmd_ctx *ctx,
+                         const struct bstore_patch_info *infos, size_t n)
+{
+    static const char *const titles[] = { "NAME", "ID", "SERIAL", "FROM", "TO",
+                                          "PATHS", "CONTENT" };
+    struct cmd_table *t = ctx->json ? NULL : cmd_table_new(7, titles);
+    json_t *list = ctx->json ? json_array() : NULL;
+    char id[13], from[13], to[13], serial[24], ops[16], pool[24];
+    size_t i;
+
+    for (i = 0; i < n; i++) {
+        if (ctx->json) {
+            json_array_append_new(list, patch_json(&infos[i]));
+            continue;
+        }
+        snprintf(serial, sizeof(serial), "%" PRIu64, infos[i].serial);
+        snprintf(ops, sizeof(ops), "%" PRIu32, infos[i].n_ops);
+        cmd_table_row(t, (const char *[]){
+            infos[i].name, cmd_short_digest(&infos[i].id, id), serial,
+            cmd_short_digest(&infos[i].from, from),
+            cmd_short_digest(&infos[i].to, to), ops,
+            cmd_size(infos[i].pool_bytes, pool) });
+    }
+    if (ctx->json)
+        cmd_print_json(json_pack("{s:o}", "patches", list));
+    else
+        cmd_table_print(t);
+}
+
+static int patch_list(struct cmd_ctx *ctx, int argc, char **argv)
+{
+    struct bstore *store = NULL;
+    struct bstore_patch_info *infos = NULL;
+    struct bs_err err = { 0 };
+    size_t n = 0;
+    int r;
+
+    r = cmd_operands(argc, argv, 0, 0, "blksub patch list");
+    if (r)
+        return r;
+    r = cmd_open_store(ctx, false, &store);
+    if (r)
+        return r;
+    if (bstore_patch_list(store, &infos, &n, &err) < 0)
+        r = cmd_fail(ctx, &err);
+    else
+        list_patches(ctx, infos, n);
+    free(infos);
+    bstore_close(store);
+    return r;
+}
+
+static int patch_show(struct cmd_ctx *ctx, int argc, char **argv)
+{
+    struct bstore *store = NULL;
+    struct bstore_patch_info info;
+    struct bs_err err = { 0 };
+    int r;
+
+    r = cmd_operands(argc, argv, 1, 1, "blksub patch show PATCH");
+    if (r)
+        return r;
+    r = cmd_open_store(ctx, false, &store);
+    if (r)
+        return r;
+    if (bstore_patch_find(store, argv[optind], &info, &err) < 0)
+        r = cmd_fail(ctx, &err);
+    else
+        print_patch(ctx, store, &info);
+    bstore_close(store);
+    return r;
+}
+
+static int patch_remove(struct cmd_ctx *ctx, int argc, char **argv)
+{
+    struct bstore *store = NULL;
+    struct bs_err err = { 0 };
+    int r;
+
+    r = cmd_operands(argc, argv, 1, 1, "blksub patch remove PATCH");
+    if (r)
+        return r;
+    r = cmd_open_store(ctx, false, &store);
+    if (r)
+        return r;
+    if (bstore_patch_remove(store, argv[optind], &err) < 0)
+        r = cmd_fail(ctx, &err);
+    else if (ctx->json)
+        cmd_print_json(json_pack("{s:s}", "removed", argv[optind]));
+    else
+        printf("removed patch %s\n", argv[optind]);
+    bstore_close(store);
+    return r;
+}
+
+int cmd_patch(struct cmd_ctx *ctx, int argc, char **argv)
+{
+    static const struct cmd_sub subs[] = {
+        { "import", patch_import },
+        { "list", patch_list },
+        { "show", patch_show },
+        { "remove", patch_remove },
+        { NULL, NULL },
+    };
+
+    return cmd_run_sub(ctx, argc, argv, subs,
+                       "blksub patch import FILE | list | show PATCH | "
+                       "remove PATCH");
+}
