@@ -13,7 +13,7 @@
 
 struct omap_builder; /* opaque */
 
-/* NULL: no memory. */
+/* NULL: no memory, or size_blk > OMAP_MAX_BLK. */
 struct omap_builder *omap_builder_new(uint64_t size_blk);
 void omap_builder_free(struct omap_builder *b);
 
@@ -26,11 +26,12 @@ void omap_builder_next_layer(struct omap_builder *b);
 int omap_builder_add(struct omap_builder *b, const struct omap_run *run);
 
 /* Adds a whole map as the next layer; its sources are shifted by
- * source_offset. */
+ * source_offset.  As omap_builder_add; after an error part of it is in. */
 int omap_builder_add_map(struct omap_builder *b, const struct omap *map,
                          uint32_t source_offset);
 
-/* The merged map; the builder stays usable and is still the caller's.
+/* The merged map; the builder stays usable and is still the caller's.  Its
+ * n_sources is 1 + the highest source that was added, in use or not.
  * 0 or -ENOMEM. */
 int omap_builder_finish(struct omap_builder *b, struct omap **out);
 

@@ -19,6 +19,7 @@
 struct omap_slot {
     _Atomic(struct omap *) map;
     atomic_uint phase;         /* which counter new readers use: 0 or 1 */
+    unsigned undrained;        /* the publisher's: counters to be seen at 0 */
     _Alignas(64) atomic_uint readers0;
     _Alignas(64) atomic_uint readers1;
 };

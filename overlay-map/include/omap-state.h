@@ -2,8 +2,8 @@
 /* omap-state.h: what one guest did to its volume: two bits a block, and
  * sorted extents for its tokens.
  *
- * The volume is divided into chunks of OMAP_CHUNK_BLKS blocks.  A chunk that
- * was never touched takes no memory but a pointer.
+ * The volume is divided into chunks of OMAP_CHUNK_BLKS blocks.  Memory is
+ * taken by 64 chunks, when the first of them is touched: 8 KiB for 128 MiB.
  *
  * Threads: the caller locks.  Per chunk: setters need the chunk exclusively,
  * omap_states_run() needs it at least shared, for every chunk it touches (a
@@ -40,7 +40,7 @@ struct omap_state_run {
     uint64_t src_blk; /* OMAP_TOKEN only */
 };
 
-/* NULL: no memory. */
+/* NULL: no memory, or size_blk > OMAP_MAX_BLK. */
 struct omap_states *omap_states_new(uint64_t size_blk);
 void omap_states_free(struct omap_states *s);
 uint64_t omap_states_size_blk(const struct omap_states *s);
@@ -52,19 +52,22 @@ struct omap_state_run omap_states_run(const struct omap_states *s, uint64_t blk,
                                       uint64_t max);
 
 /* Sets count blocks (within one chunk or over several; the caller holds all
- * of them).  state is not OMAP_TOKEN.  0, -ENXIO, -EINVAL or -ENOMEM; after
- * -ENOMEM nothing of the failing chunk has changed. */
+ * of them); count 0 is nothing.  state is not OMAP_TOKEN.  0, -ENXIO, -EINVAL
+ * or -ENOMEM; after -ENOMEM nothing of the failing chunk has changed. */
 int omap_states_set(struct omap_states *s, uint64_t blk, uint64_t count,
                     enum omap_state state);
 
-/* Makes count blocks tokens for src_blk.. of source. */
+/* Makes count blocks tokens for src_blk.. of source, a number that means
+ * something to the caller only.  As omap_states_set; -EINVAL also when src_blk
+ * + count exceeds OMAP_MAX_BLK. */
 int omap_states_set_token(struct omap_states *s, uint64_t blk, uint64_t count,
                           uint32_t source, uint64_t src_blk);
 
-/* One chunk's whole content as bytes (form: blksub-volume(5), record CHUNK),
+/* One chunk's whole content as bytes (form: blksub-map(5), CHUNK RECORD),
  * for the volume's log.  Encoding returns the length (at most
  * OMAP_CHUNK_MAX_BYTES) and needs the chunk shared; decoding replaces the
- * chunk.  -EBADMSG malformed (nothing changed), -ENOMEM. */
+ * chunk.  -ENXIO no such chunk, -EBADMSG malformed, -ENOMEM; nothing changed
+ * then. */
 #define OMAP_CHUNK_MAX_BYTES (4u + OMAP_CHUNK_STATE_BYTES + OMAP_CHUNK_BLKS * 16u)
 size_t omap_states_encode_chunk(const struct omap_states *s, uint64_t chunk,
                                 uint8_t *buf);
