@@ -201,6 +201,9 @@ static size_t clean_char_bytes(const unsigned char *s)
     for (i = 1; i < n; i++)
         if ((s[i] & 0xc0) != 0x80)
             return 0;
+    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90) ||
+        (s[0] == 0xed && s[1] >= 0xa0) || (s[0] == 0xf4 && s[1] >= 0x90))
+        return 0; /* overlong, surrogates, beyond U+10FFFF */
     if (s[0] == 0xc2 && s[1] < 0xa0)
         return 0; /* C1 controls: some terminals obey them */
     if (s[0] == 0xe2 && ((s[1] == 0x80 && s[2] >= 0xaa && s[2] <= 0xae) ||
