@@ -1,0 +1,426 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <sodium.h>
+
+#include "bs/bytes.h"
+#include "bs/file.h"
+#include "digest.h"
+#include "store.h"
+
+static const char format_text[] = "blksub-store 1\n";
+static const char *const subdirs[] = { "keys", "images", "patches", "volumes" };
+
+/* As mkdir -p. */
+static int make_parents(const char *path, struct bs_err *err)
+{
+    char *copy, *p;
+    int r = 0;
+
+    copy = strdup(path);
+    if (!copy)
+        return bs_fail(err, ENOMEM, "no memory");
+    for (p = copy + 1; r == 0 && *p; p++) {
+        if (*p != '/')
+            continue;
+        *p = '\0';
+        if (mkdir(copy, 0755) != 0 && errno != EEXIST)
+            r = bs_fail_errno(err, errno, "%s: cannot make the folder", copy);
+        *p = '/';
+    }
+    if (r == 0 && mkdir(path, 0755) != 0 && errno != EEXIST)
+        r = bs_fail_errno(err, errno, "%s: cannot make the folder", path);
+    free(copy);
+    return r;
+}
+
+/* A folder without "format" is taken for a new store only if it is empty: the
+ * user may have mistyped a path. */
+static int check_empty(const struct bstore *store, struct bs_err *err)
+{
+    struct dirent *e;
+    DIR *d;
+    int fd, r = 0;
+
+    fd = openat(store->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d) {
+        r = bs_fail_errno(err, errno, "%s: cannot list", store->path);
+        if (fd >= 0)
+            close(fd);
+        return r;
+    }
+    while (r == 0 && (e = readdir(d))) {
+        size_t i;
+        bool ours = e->d_name[0] == '.' || strcmp(e->d_name, "lock") == 0;
+
+        for (i = 0; i < N_ELEMS(subdirs); i++)
+            ours = ours || strcmp(e->d_name, subdirs[i]) == 0;
+        if (!ours)
+            r = bs_fail(err, EINVAL, "%s: is not empty and no store",
+                        store->path);
+    }
+    closedir(d);
+    return r;
+}
+
+/* Two processes may do this at once: each step is harmless when repeated, and
+ * "format" comes last. */
+static int make_store(struct bstore *store, struct bs_err *err)
+{
+    size_t i;
+    int fd, r;
+
+    r = check_empty(store, err);
+    if (r < 0)
+        return r;
+    for (i = 0; i < N_ELEMS(subdirs); i++)
+        if (mkdirat(store->dirfd, subdirs[i], 0755) != 0 && errno != EEXIST)
+            return bs_fail_errno(err, errno, "%s/%s: cannot make the folder",
+                                 store->path, subdirs[i]);
+    fd = openat(store->dirfd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return bs_fail_errno(err, errno, "%s/lock: cannot make it",
+                             store->path);
+    close(fd);
+    return bs_file_replace(store->dirfd, "format", format_text,
+                           sizeof(format_text) - 1, err);
+}
+
+static int check_format(struct bstore *store, int flags, struct bs_err *err)
+{
+    char *text = NULL;
+    size_t len;
+    int r;
+
+    r = bs_file_slurp(store->dirfd, "format", 256, &text, &len, err);
+    if (r == -ENOENT && flags & BSTORE_CREATE)
+        return make_store(store, err);
+    if (r == -ENOENT)
+        return bs_fail(err, ENOENT, "%s: is no blksub store", store->path);
+    if (r < 0)
+        return r;
+    if (strcmp(text, format_text) != 0) {
+        if (strncmp(text, "blksub-store ", 13) == 0)
+            r = bs_fail(err, ENOTSUP, "%s: a store of another version",
+                        store->path);
+        else
+            r = bs_fail(err, EBADMSG, "%s/format: is not of a blksub store",
+                        store->path);
+    }
+    free(text);
+    return r;
+}
+
+int bstore_open(const char *path, int flags, struct bstore **out,
+                struct bs_err *err)
+{
+    struct bstore *store;
+    int r;
+
+    bstore_crypto_init();
+    if (!*path)
+        return bs_fail(err, EINVAL, "the store's path is empty");
+    store = calloc(1, sizeof(*store));
+    if (!store)
+        return bs_fail(err, ENOMEM, "no memory");
+    store->dirfd = -1;
+    store->lock_fd = -1;
+    pthread_mutex_init(&store->lock, NULL);
+    store->path = strdup(path);
+    if (!store->path) {
+        r = bs_fail(err, ENOMEM, "no memory");
+        goto out;
+    }
+    if (flags & BSTORE_CREATE) {
+        r = make_parents(path, err);
+        if (r < 0)
+            goto out;
+    }
+    store->dirfd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (store->dirfd < 0) {
+        r = bs_fail_errno(err, errno, "%s: cannot open the store", path);
+        goto out;
+    }
+    r = check_format(store, flags, err);
+    if (r < 0)
+        goto out;
+    *out = store;
+    store = NULL;
+out:
+    bstore_close(store);
+    return r;
+}
+
+void bstore_close(struct bstore *store)
+{
+    if (!store)
+        return;
+    if (store->lock_fd >= 0)
+        close(store->lock_fd);
+    if (store->dirfd >= 0)
+        close(store->dirfd);
+    pthread_mutex_destroy(&store->lock);
+    free(store->path);
+    free(store);
+}
+
+int bstore_dirfd(const struct bstore *store)
+{
+    return store->dirfd;
+}
+
+const char *bstore_path(const struct bstore *store)
+{
+    return store->path;
+}
+
+int bstore_opendir(const struct bstore *store, const char *sub,
+                   struct bs_err *err)
+{
+    int fd = openat(store->dirfd, sub,
+                    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0)
+        return bs_fail_errno(err, errno, "%s/%s: cannot open", store->path,
+                             sub);
+    return fd;
+}
+
+/* ---- the lock ------------------------------------------------------------ */
+
+/* Whoever holds the lock knows that nobody else is making anything here. */
+static void sweep(const struct bstore *store, const char *sub)
+{
+    struct dirent *e;
+    DIR *d;
+    int fd;
+
+    fd = bstore_opendir(store, sub, NULL);
+    d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d) {
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    while ((e = readdir(d)))
+        if (strncmp(e->d_name, BSTORE_TMP_PREFIX,
+                    strlen(BSTORE_TMP_PREFIX)) == 0)
+            bstore_remove_tree(fd, e->d_name);
+    closedir(d);
+}
+
+static int flock_until(int fd, const struct timespec *deadline)
+{
+    static const struct timespec pause = { .tv_nsec = 20 * 1000 * 1000 };
+    struct timespec now;
+
+    while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            return -errno;
+        clock_gettime(CLOCK_REALTIME, &now);
+        if (now.tv_sec > deadline->tv_sec ||
+            (now.tv_sec == deadline->tv_sec &&
+             now.tv_nsec >= deadline->tv_nsec))
+            return -EBUSY;
+        nanosleep(&pause, NULL);
+    }
+    return 0;
+}
+
+int bstore_lock(struct bstore *store, struct bs_err *err)
+{
+    struct timespec deadline;
+    int fd, r;
+
+    clock_gettime(CLOCK_REALTIME, &deadline);
+    deadline.tv_sec += BSTORE_LOCK_WAIT_MS / 1000;
+    r = -pthread_mutex_timedlock(&store->lock, &deadline);
+    if (r < 0)
+        return bs_fail(err, EBUSY, "%s: this process is changing the store",
+                       store->path);
+    fd = openat(store->dirfd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0) {
+        r = bs_fail_errno(err, errno, "%s/lock: cannot open", store->path);
+        goto out;
+    }
+    r = flock_until(fd, &deadline);
+    if (r == -EBUSY)
+        bs_fail(err, EBUSY, "%s: another blksub is changing the store",
+                store->path);
+    else if (r < 0)
+        bs_fail_errno(err, -r, "%s/lock: cannot lock", store->path);
+    if (r < 0)
+        goto out;
+    store->lock_fd = fd;
+    fd = -1;
+    sweep(store, "keys");
+    sweep(store, "images");
+    sweep(store, "patches");
+out:
+    if (fd >= 0)
+        close(fd);
+    if (r < 0)
+        pthread_mutex_unlock(&store->lock);
+    return r;
+}
+
+void bstore_unlock(struct bstore *store)
+{
+    close(store->lock_fd); /* and with it the flock */
+    store->lock_fd = -1;
+    pthread_mutex_unlock(&store->lock);
+}
+
+/* ---- names and temporaries ------------------------------------------------ */
+
+int bstore_check_name(const char *what, const char *name, struct bs_err *err)
+{
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyz"
+                                  "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+    size_t len = strlen(name);
+
+    if (len == 0)
+        return bs_fail(err, EINVAL, "%s: the name is empty", what);
+    if (len > 63)
+        return bs_fail(err, EINVAL,
+                       "%s: the name has %zu bytes, at most 63 are allowed",
+                       what, len);
+    if (name[0] == '.' || name[0] == '-')
+        return bs_fail(err, EINVAL, "%s: the name begins with '%c'", what,
+                       name[0]);
+    if (strspn(name, allowed) != len)
+        return bs_fail(err, EINVAL,
+                       "%s: a name is made of A-Z a-z 0-9 . _ - only", what);
+    return 0;
+}
+
+void bstore_tmp_name(char name[BSTORE_TMP_NAME])
+{
+    uint8_t rnd[8];
+    char hex[2 * sizeof(rnd) + 1];
+
+    bstore_crypto_init();
+    randombytes_buf(rnd, sizeof(rnd));
+    sodium_bin2hex(hex, sizeof(hex), rnd, sizeof(rnd));
+    snprintf(name, BSTORE_TMP_NAME, BSTORE_TMP_PREFIX "%s", hex);
+}
+
+int bstore_tmp_dir(int dirfd, char name[BSTORE_TMP_NAME], struct bs_err *err)
+{
+    bstore_tmp_name(name);
+    if (mkdirat(dirfd, name, 0755) != 0)
+        return bs_fail_errno(err, errno, "%s: cannot make the folder", name);
+    return 0;
+}
+
+void bstore_remove_tree(int dirfd, const char *name)
+{
+    struct dirent *e;
+    DIR *d;
+    int fd;
+
+    if (unlinkat(dirfd, name, 0) == 0)
+        return;
+    fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d) {
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    while ((e = readdir(d)))
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            bstore_remove_tree(fd, e->d_name);
+    closedir(d);
+    unlinkat(dirfd, name, AT_REMOVEDIR);
+}
+
+int bstore_retire(int dirfd, const char *name, struct bs_err *err)
+{
+    char tmp[BSTORE_TMP_NAME];
+    int r;
+
+    bstore_tmp_name(tmp);
+    r = bs_file_publish(dirfd, name, tmp, err);
+    if (r == 0)
+        bstore_remove_tree(dirfd, tmp);
+    return r;
+}
+
+/* ---- what is named by digest ---------------------------------------------- */
+
+static int by_bytes(const void *a, const void *b)
+{
+    return memcmp(a, b, BSTORE_DIGEST_BYTES);
+}
+
+int bstore_list_digests(const struct bstore *store, const char *sub,
+                        struct bstore_digest **digests, size_t *n,
+                        struct bs_err *err)
+{
+    struct bstore_digest *v = NULL, *more, one;
+    size_t n_v = 0, room = 0;
+    struct dirent *e;
+    DIR *d;
+    int fd, r;
+
+    fd = bstore_opendir(store, sub, err);
+    if (fd < 0)
+        return fd;
+    d = fdopendir(fd);
+    if (!d) {
+        r = bs_fail_errno(err, errno, "%s/%s: cannot list", store->path, sub);
+        close(fd);
+        return r;
+    }
+    r = 0;
+    while (r == 0 && (e = readdir(d))) {
+        if (bstore_digest_from_hex(&one, e->d_name) < 0)
+            continue;
+        if (n_v == room) {
+            room = room ? 2 * room : 16;
+            more = reallocarray(v, room, sizeof(*v));
+            if (!more) {
+                r = bs_fail(err, ENOMEM, "no memory");
+                break;
+            }
+            v = more;
+        }
+        v[n_v++] = one;
+    }
+    closedir(d);
+    if (r < 0) {
+        free(v);
+        return r;
+    }
+    if (n_v)
+        qsort(v, n_v, sizeof(*v), by_bytes);
+    *digests = v;
+    *n = n_v;
+    return 0;
+}
+
+bool bstore_ref_matches(const char *ref, const struct bstore_digest *d)
+{
+    char hex[BSTORE_DIGEST_HEX];
+    size_t i, len = strlen(ref);
+
+    if (len < 8 || len > 2 * BSTORE_DIGEST_BYTES)
+        return false;
+    bstore_digest_to_hex(d, hex);
+    for (i = 0; i < len; i++)
+        if (tolower((unsigned char)ref[i]) != hex[i])
+            return false;
+    return true;
+}
