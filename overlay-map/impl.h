@@ -8,7 +8,8 @@
  * OMAP_EXTENT_MAX_BLKS is several extents.  Above the extents stands an index:
  * level[0] has the first word of every node of NODE extents, level[1] that of
  * every node of NODE keys of level[0], and so on until one node is left.
- * Everything is filled up to whole nodes with PAD, which is above any key. */
+ * Everything is filled up to whole nodes with PAD, which is above any key; one
+ * PAD at least follows the last extent. */
 #ifndef OMAP_IMPL_H
 #define OMAP_IMPL_H
 
@@ -19,7 +20,7 @@
 #define OMAP_EXTENT_MAX_BLKS (1u << 23) /* 32 GiB; keeps PAD above all keys */
 #define OMAP_MAX_EXTENTS UINT32_MAX
 #define OMAP_NODE 8u
-#define OMAP_MAX_LEVELS 10u
+#define OMAP_MAX_LEVELS 11u
 #define OMAP_PAD UINT64_MAX
 
 struct omap_packed {
@@ -37,6 +38,12 @@ struct omap {
     void *mem; /* holds ext and all levels */
     size_t mem_bytes;
 };
+
+/* Places for extents, those of PAD included. */
+static inline uint64_t omap_n_slots(uint64_t n_extents)
+{
+    return n_extents / OMAP_NODE * OMAP_NODE + OMAP_NODE;
+}
 
 static inline struct omap_packed omap_pack(const struct omap_run *run)
 {

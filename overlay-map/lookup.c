@@ -2,19 +2,22 @@
 /* The search.  An implicit tree without pointers (impl.h): a node is a cache
  * line of keys, the last step compares the extents themselves, so that the
  * one access that misses the cache also brings the answer.  No branch depends
- * on the keys: the processor works on several lookups at once. */
+ * on what is found, so that the processor works on several lookups at once. */
 #include <assert.h>
+#include <stdbool.h>
 
 #include "impl.h"
 
+_Static_assert(OMAP_NODE == 8, "in_keys() and in_extents() are written out");
+
 void omap_index(struct omap *map)
 {
-    size_t n = map->n_extents, i;
+    size_t n = (size_t)omap_n_slots(map->n_extents), i;
 
-    for (i = n; i % OMAP_NODE; i++)
+    for (i = map->n_extents; i < n; i++)
         map->ext[i] = (struct omap_packed){.at = OMAP_PAD, .src = OMAP_PAD};
     for (unsigned l = 0; l < map->n_levels; l++) {
-        n = n / OMAP_NODE + (n % OMAP_NODE != 0);
+        n = (n + OMAP_NODE - 1) / OMAP_NODE;
         for (i = 0; i < n; i++)
             map->level[l][i] = l ? map->level[l - 1][i * OMAP_NODE]
                                  : map->ext[i * OMAP_NODE].at;
@@ -24,23 +27,21 @@ void omap_index(struct omap *map)
 }
 
 /* The child of the node to go to: the last one whose key is not above; the
- * first one also if all are. */
-static inline unsigned in_keys(const uint64_t *node, uint64_t key)
+ * first one also if all are.  Written out as a sum of pairs, because compilers
+ * make one long chain of additions of a loop. */
+static inline size_t in_keys(const uint64_t *node, uint64_t key)
 {
-    unsigned n = 0;
-
-    for (unsigned i = 1; i < OMAP_NODE; i++)
-        n += node[i] <= key;
-    return n;
+    return ((size_t)(node[1] <= key) + (node[2] <= key)) +
+           ((size_t)(node[3] <= key) + (node[4] <= key)) +
+           ((size_t)(node[5] <= key) + (node[6] <= key) + (node[7] <= key));
 }
 
-static inline unsigned in_extents(const struct omap_packed *node, uint64_t key)
+static inline size_t in_extents(const struct omap_packed *node, uint64_t key)
 {
-    unsigned n = 0;
-
-    for (unsigned i = 1; i < OMAP_NODE; i++)
-        n += node[i].at <= key;
-    return n;
+    return ((size_t)(node[1].at <= key) + (node[2].at <= key)) +
+           ((size_t)(node[3].at <= key) + (node[4].at <= key)) +
+           ((size_t)(node[5].at <= key) + (node[6].at <= key) +
+            (node[7].at <= key));
 }
 
 /* The last extent that begins at blk or before; the first one if none does.
@@ -63,7 +64,8 @@ struct omap_run omap_lookup(const struct omap *map, uint64_t blk, uint64_t max)
     struct omap_run run = {
         .blk = blk, .count = max, .src_blk = blk, .source = OMAP_BASE};
     struct omap_run e;
-    uint64_t end;
+    uint64_t end, next, off;
+    bool hit;
     size_t i;
 
     assert(max > 0);
@@ -74,17 +76,16 @@ struct omap_run omap_lookup(const struct omap *map, uint64_t blk, uint64_t max)
     if (map->n_extents > 0) {
         i = find(map, blk);
         e = omap_unpack(&map->ext[i]);
-        if (blk < e.blk) {
-            end = e.blk; /* before the first */
-        } else if (blk - e.blk < e.count) {
-            end = e.blk + e.count;
-            run.source = e.source;
-            run.src_blk = e.src_blk + (blk - e.blk);
-        } else if (i + 1 < map->n_extents) {
-            end = map->ext[i + 1].at >> OMAP_COUNT_BITS;
-        }
+        next = map->ext[i + 1].at >> OMAP_COUNT_BITS; /* perhaps PAD's */
+        next = i + 1 < map->n_extents ? next : map->size_blk;
+        next = blk < e.blk ? e.blk : next;
+        off = blk - e.blk; /* wraps to more than any count */
+        hit = off < e.count;
+        end = hit ? e.blk + e.count : next;
+        run.source = hit ? e.source : OMAP_BASE;
+        run.src_blk = hit ? e.src_blk + off : blk;
     }
-    if (run.count > end - blk)
-        run.count = end - blk;
+    end -= blk;
+    run.count = max < end ? max : end;
     return run;
 }

@@ -7,8 +7,9 @@
 #include "bs/ckd.h"
 #include "impl.h"
 
-#define LINE_BYTES 64u /* a cache line: nodes must not straddle more of them   \
-                        */
+#define LINE_BYTES                                                             \
+    64u /* a cache line: nodes must not straddle more of them                  \
+         */
 
 struct omap *omap_new(uint64_t size_blk, uint32_t n_sources, size_t n_extents)
 {
@@ -18,10 +19,10 @@ struct omap *omap_new(uint64_t size_blk, uint32_t n_sources, size_t n_extents)
 
     if (n_extents > OMAP_MAX_EXTENTS)
         return NULL;
-    n_ext = bs_align_up(n_extents, OMAP_NODE);
+    n_ext = omap_n_slots(n_extents);
     for (n = n_ext / OMAP_NODE; n > 1; n = bs_div_up(n, OMAP_NODE))
         n_keys += bs_align_up(n, OMAP_NODE);
-    /* No overflow: n_ext is at most 2^32. */
+    /* No overflow: n_ext is at most 2^32 + 8. */
     bytes = n_ext * sizeof(struct omap_packed) + n_keys * sizeof(uint64_t) +
             LINE_BYTES - 1;
     if (bytes > SIZE_MAX)

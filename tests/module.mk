@@ -2,6 +2,7 @@
 #   tests/unit/FOLDER/test_*.c  linked with FOLDER and what it uses
 #   tests/model, tests/fault    Check programs, linked with bstore
 #   tests/fuzz/fuzz_*.c         LLVMFuzzerTestOneInput, replayed over corpus/
+#   tests/bench/bench_*.c       run by `make bench` alone
 #   tests/e2e/*.sh              exit 77 = this host lacks what it takes
 #   tests/e2e/long/*.sh         for check-long
 
@@ -60,6 +61,18 @@ TEST_BINS += $(T)/fuzz/replay_$(1)
 endef
 $(foreach n,$(FUZZ_NAMES),$(eval $(call fuzz_prog,$(n))))
 
+# Benchmarks of a library alone, linked with bstore.  Not run by check.
+BENCH_BINS :=
+define bench_prog
+$(B)/obj/$(1:.c=.o): CFLAGS_MOD := $(TEST_INC) $$(call pkg_cflags,$(call all_pkgs,bstore))
+$(T)/$(1:tests/%.c=%): $(B)/obj/$(1:.c=.o) $(call libs_of,bstore)
+	@mkdir -p $$(@D)
+	$$(Q)$$(CC) $$(LDFLAGS_ALL) -o $$@ $$(filter %.o %.a,$$^) \
+		$$(call pkg_libs,$(call all_pkgs,bstore))
+BENCH_BINS += $(T)/$(1:tests/%.c=%)
+endef
+$(foreach s,$(wildcard tests/bench/bench_*.c),$(eval $(call bench_prog,$(s))))
+
 # Every public header compiles alone.
 HEADERS := $(wildcard */include/*.h */include/*/*.h)
 headers-alone: $(HEADERS:%=$(T)/alone/%.ok)
@@ -89,7 +102,7 @@ check-all: all $(TEST_BINS) headers-alone purity
 	B=$(abspath $(B)) tests/run -j $(JOBS) $(TEST_BINS) $(E2E)
 check-long: all $(TEST_BINS)
 	B=$(abspath $(B)) LONG=1 tests/run -j 1 --timeout 3600 $(TEST_BINS) $(E2E) $(E2E_LONG)
-bench: all
+bench: all $(BENCH_BINS)
 	B=$(abspath $(B)) tests/bench/run
 tests-build: $(TEST_BINS)
 .PHONY: check check-unit check-all check-long bench tests-build
