@@ -51,7 +51,12 @@ fail() {
     exit 1
 }
 
-gone() { ! kill -0 "$1" 2>/dev/null; }
+# A zombie is gone too: not every container's init reaps.
+gone() {
+    local state
+    state=$(sed 's/.*) //; s/ .*//' "/proc/$1/stat" 2>/dev/null) || return 0
+    [ -z "$state" ] || [ "$state" = Z ]
+}
 
 # end_process PID: asks, waits, insists.
 end_process() {
@@ -256,6 +261,48 @@ same_paths() {
 # A package database as sorted paragraphs, so that order does not matter.
 paragraphs() {
     awk 'BEGIN { RS = ""; FS = "\n" } { gsub(/\n/, "\001"); print }' | sort
+}
+
+# groups_state VOLUME: a line "GROUP old|new|MIXED" for each package of the tiny
+# images, from digests taken inside the running guest.
+groups_state() {
+    guest "$1" 'find /usr /etc /opt -xdev -type f -print0 | xargs -0 sha256sum' |
+        sed 's/^\([0-9a-f]*\)  \(.*\)$/\2\tG\t\1/' >"$W/$1.sums"
+    [ -s "$W/$1.sums" ] || fail "no digests from the guest"
+    awk -F '\t' '
+        function group(p) {
+            if (p ~ /^\/usr\/sbin\/gammad$|^\/usr\/lib\/delta\//) return "gamma+delta"
+            if (p ~ /^\/usr\/lib\/libalpha|\/alpha\//) return "alpha"
+            if (p ~ /^\/usr\/(lib|share)\/beta\/|^\/usr\/bin\/beta/) return "beta"
+            if (p ~ /^\/usr\/lib\/eta\//) return "eta"
+            if (p ~ /^\/usr\/lib\/zeta\//) return "zeta"
+        }
+        $2 == "H" && FILENAME == ARGV[1] { old[$1] = $3; all[$1] }
+        $2 == "H" && FILENAME == ARGV[2] { new[$1] = $3; all[$1] }
+        $2 == "G" { now[$1] = $3; if ($1 ~ /\.blksub/) print "leftover", $1 }
+        END {
+            for (p in all) {
+                g = group(p)
+                if (g == "" || old[p] == new[p]) continue
+                s = now[p] == old[p] ? "old" : now[p] == new[p] ? "new" : "OTHER:" p
+                if (g in is && is[g] != s) is[g] = "MIXED:" p
+                else is[g] = s
+            }
+            for (g in is) print g, is[g]
+        }' "$W/v1.manifest" "$W/v2.manifest" "$W/$1.sums" | sort
+}
+
+# all_groups VOLUME old|new
+all_groups() {
+    whole_groups "$1"
+    ! grep -v " $2\$" "$W/groups" || fail "not all is $2"
+}
+
+# whole_groups VOLUME: no group is between old and new.
+whole_groups() {
+    groups_state "$1" >"$W/groups"
+    [ "$(wc -l <"$W/groups")" -ge 5 ] || fail "groups are missing"
+    ! grep -E 'MIXED|OTHER' "$W/groups" || fail "a group is between old and new"
 }
 
 # file_of IMAGE PATH: a file's content, by debugfs

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# What must be refused: one clear sentence, the documented exit code, and
+# nothing changed.
+here=$(dirname "$0")
+# shellcheck source-path=SCRIPTDIR source=functions.bash
+. "$here/functions.bash"
+requires_guests
+
+# refuse CODE WORDS COMMAND...: WORDS (an extended regular expression) stand
+# in the sentence.
+refuse() {
+    local code=$1 words=$2
+    shift 2
+    expect "$code" "$@"
+    grep -Eqi -- "$words" "$W/said" || {
+        cat "$W/said"
+        fail "the sentence does not say: $words"
+    }
+    [ "$(grep -c '^blksub:' "$W/said")" -le 1 ] || {
+        cat "$W/said"
+        fail "more than one sentence"
+    }
+    ! grep -Eqi 'assert|core dumped|sanitizer' "$W/said" || fail "it crashed"
+    say "$code: $(tail -n 1 "$W/said")"
+}
+
+tiny_pair
+blksub volume create g --image v1 >/dev/null
+blksub volume create other --image v2 >/dev/null
+start_worker g
+start_worker other
+
+say "without an agent"
+refuse 7 agent blksub apply "$W/p1" --volume g
+
+boot g
+agent_up g
+"$images/guest-run" "$W/g" 'find / -xdev -type f ! -path "/proc/*" ! -path "/sys/*" ! -path "/run/*" -print0 |
+    sort -z | xargs -0 sha256sum' >"$W/sums.before"
+
+say "the command line"
+refuse 2 usage blksub apply
+refuse 2 'usage|no command' blksub no-such-command
+refuse 3 'nope' blksub apply "$W/nope" --volume g
+refuse 3 'nope' blksub apply "$W/p1" --volume nope
+
+say "another base"
+refuse 5 'image|base' blksub apply "$W/p1" --volume other
+
+say "signatures"
+blksub keygen -o "$W/foreign"
+blksub publish v1 v2 -o "$W/foreign.patch" --key "$W/foreign.key" >/dev/null
+refuse 4 'sign|key|trust' blksub apply "$W/foreign.patch" --volume g
+
+say "an older serial"
+blksub publish v1 v2 -o "$W/older" --key "$W/key.key" --serial 5 >/dev/null
+
+say "a bundle cut short, at many places"
+size=$(stat -c %s "$W/p1")
+for cut in 0 1 16 100 4096 $((size / 3)) $((size / 2)) $((size - 4096)) $((size - 1)); do
+    head -c "$cut" "$W/p1" >"$W/cut"
+    refuse 4 . blksub apply "$W/cut" --volume g
+done
+
+say "one byte flipped, at many places"
+for at in 0 5 9 40 100 300 1000 5000 $((size / 4)) $((size / 2)) $((size * 3 / 4)) $((size - 2000)) $((size - 40)) $((size - 1)); do
+    cp "$W/p1" "$W/flip"
+    byte=$(od -An -tu1 -j $at -N 1 "$W/p1" | tr -d ' ')
+    printf '%b' "\\x$(printf %02x $((byte ^ 64)))" | dd of="$W/flip" bs=1 seek=$at conv=notrunc status=none
+    refuse 4 . blksub apply "$W/flip" --volume g
+done
+head -c "$size" /dev/zero >"$W/zeros"
+refuse 4 . blksub apply "$W/zeros" --volume g
+
+say "nothing has changed"
+"$images/guest-run" "$W/g" 'find / -xdev -type f ! -path "/proc/*" ! -path "/sys/*" ! -path "/run/*" -print0 |
+    sort -z | xargs -0 sha256sum' >"$W/sums.after"
+diff <(grep -v /var/lib/blksub "$W/sums.before") <(grep -v /var/lib/blksub "$W/sums.after") ||
+    fail "a refused patch changed something"
+
+say "a full file system in the guest"
+guest g 'dd if=/dev/zero of=/root/filler bs=1M >/dev/null 2>&1; dd if=/dev/zero of=/root/filler2 bs=4k >/dev/null 2>&1; sync; df /'
+refuse 9 'full|space' blksub apply "$W/p1" --volume g
+all_groups g old
+guest g 'rm /root/filler*; sync'
+expect 0 blksub apply "$W/p1" --volume g
+all_groups g new
+
+say "older than what is applied"
+refuse 5 'older|serial' blksub apply "$W/older" --volume g
+expect 0 blksub rollback "$W/p1" --volume g
+guest_off g
+manifest_of g "$W/g.manifest"
+same_tree "$W/v1.manifest" "$W/g.manifest"
