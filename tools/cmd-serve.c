@@ -21,7 +21,7 @@
 static const char usage[] =
     "blksub serve VOLUME --nbd SOCKET [--agent SOCKET] [--threads N]\n"
     "           [--read-only] [--tls-certificates DIR] [--exit-with-parent]\n"
-    "           [-- NBDKIT-OPTION ...]";
+    "           [-- NBDKIT-ARGUMENT ...]";
 
 struct serve_args {
     const char *volume, *nbd, *agent, *tls_dir;
@@ -209,13 +209,13 @@ static int become_nbdkit(const struct serve_args *a, const char *plugin,
         argv[n++] = strdup("--tls=require");
         argv[n++] = joined("--tls-certificates=", a->tls_dir);
     }
-    for (i = 0; i < a->n_extra; i++)
-        argv[n++] = a->extra[i];
     argv[n++] = strdup(plugin);
     argv[n++] = joined("store=", store_path);
     argv[n++] = joined("volume=", a->volume);
     if (a->agent)
         argv[n++] = joined("agent=", a->agent);
+    for (i = 0; i < a->n_extra; i++) /* options, and KEY=VALUE of filters */
+        argv[n++] = a->extra[i];
     for (i = 0; i < n; i++)
         if (!argv[i])
             return bs_fail(err, ENOMEM, "out of memory");

@@ -79,7 +79,7 @@ static const char patch_text[] =
     "does it by itself. PATCH is a name, an id, or its first 8 digits or more.\n";
 
 static const char serve_text[] =
-    "usage: blksub serve VOLUME --nbd SOCKET [option ...] [-- NBDKIT-OPTION ...]\n"
+    "usage: blksub serve VOLUME --nbd SOCKET [option ...] [-- NBDKIT-ARGUMENT ...]\n"
     "\n"
     "Becomes the worker of VOLUME: serves it over NBD until it is ended (Ctrl-C,\n"
     "SIGTERM). There is one worker for each volume.\n"
@@ -94,7 +94,7 @@ static const char serve_text[] =
     "      --exit-with-parent\n"
     "                      end when the process that started it ends\n"
     "\n"
-    "What stands after -- goes to nbdkit(1), as -v or --filter=NAME.\n";
+    "What stands after -- goes to nbdkit(1), as -v, or --filter=NAME KEY=VALUE.\n";
 
 static const char apply_text[] =
     "usage: blksub apply PATCH (--volume VOLUME ... | --all) [option ...]\n"
