@@ -150,24 +150,7 @@ static int image_show(struct cmd_ctx *ctx, int argc, char **argv)
 
 static int image_remove(struct cmd_ctx *ctx, int argc, char **argv)
 {
-    struct bstore *store = NULL;
-    struct bs_err err = { 0 };
-    int r;
-
-    r = cmd_operands(argc, argv, 1, 1, "blksub image remove IMAGE");
-    if (r)
-        return r;
-    r = cmd_open_store(ctx, false, &store);
-    if (r)
-        return r;
-    if (bstore_image_remove(store, argv[optind], &err) < 0)
-        r = cmd_fail(ctx, &err);
-    else if (ctx->json)
-        cmd_print_json(json_pack("{s:s}", "removed", argv[optind]));
-    else
-        printf("removed image %s\n", argv[optind]);
-    bstore_close(store);
-    return r;
+    return cmd_remove(ctx, argc, argv, "image", bstore_image_remove);
 }
 
 int cmd_image(struct cmd_ctx *ctx, int argc, char **argv)

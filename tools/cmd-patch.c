@@ -21,32 +21,16 @@ static json_t *patch_json(const struct bstore_patch_info *info)
                      (int)info->n_groups, "ops", (int)info->n_ops);
 }
 
-/* An image's name where this store has one, else its digest. */
-static void image_ref(struct bstore *store, const struct bstore_digest *d,
-                      char out[96])
-{
-    struct bstore_image_info info;
-    char hex[BSTORE_DIGEST_HEX], digits[13];
-
-    bstore_digest_to_hex(d, hex);
-    if (bstore_image_find(store, hex, &info, NULL) == 0 && info.name[0])
-        snprintf(out, 96, "%s (%s)", info.name, cmd_short_digest(d, digits));
-    else
-        snprintf(out, 96, "%s", hex);
-}
-
 static void print_patch(const struct cmd_ctx *ctx, struct bstore *store,
                         const struct bstore_patch_info *info)
 {
-    char hex[BSTORE_DIGEST_HEX], from[96], to[96], bundle[24], pool[24];
+    char hex[BSTORE_DIGEST_HEX], from[64], to[64], bundle[24], pool[24];
     char *name;
 
     if (ctx->json) {
         cmd_print_json(patch_json(info));
         return;
     }
-    image_ref(store, &info->from, from);
-    image_ref(store, &info->to, to);
     name = cmd_clean(info->name);
     printf("name     %s\n"
            "id       %s\n"
@@ -57,7 +41,8 @@ static void print_patch(const struct cmd_ctx *ctx, struct bstore *store,
            "content  %s, held once for all volumes of this host\n"
            "changes  %" PRIu32 " paths in %" PRIu32 " groups\n",
            name ? name : "", bstore_digest_to_hex(&info->id, hex), info->serial,
-           from, to, cmd_size(info->bundle_bytes, bundle),
+           cmd_image_name(store, &info->from, from),
+           cmd_image_name(store, &info->to, to), cmd_size(info->bundle_bytes, bundle),
            cmd_size(info->pool_bytes, pool), info->n_ops, info->n_groups);
     free(name);
 }
@@ -91,14 +76,14 @@ static int patch_import(struct cmd_ctx *ctx, int argc, char **argv)
     return r;
 }
 
-static void list_patches(const struct cmd_ctx *ctx,
+static void list_patches(const struct cmd_ctx *ctx, struct bstore *store,
                          const struct bstore_patch_info *infos, size_t n)
 {
     static const char *const titles[] = { "NAME", "ID", "SERIAL", "FROM", "TO",
                                           "PATHS", "CONTENT" };
     struct cmd_table *t = ctx->json ? NULL : cmd_table_new(7, titles);
     json_t *list = ctx->json ? json_array() : NULL;
-    char id[13], from[13], to[13], serial[24], ops[16], pool[24];
+    char id[13], from[64], to[64], serial[24], ops[16], pool[24];
     size_t i;
 
     for (i = 0; i < n; i++) {
@@ -110,8 +95,8 @@ static void list_patches(const struct cmd_ctx *ctx,
         snprintf(ops, sizeof(ops), "%" PRIu32, infos[i].n_ops);
         cmd_table_row(t, (const char *[]){
             infos[i].name, cmd_short_digest(&infos[i].id, id), serial,
-            cmd_short_digest(&infos[i].from, from),
-            cmd_short_digest(&infos[i].to, to), ops,
+            cmd_image_name(store, &infos[i].from, from),
+            cmd_image_name(store, &infos[i].to, to), ops,
             cmd_size(infos[i].pool_bytes, pool) });
     }
     if (ctx->json)
@@ -137,7 +122,7 @@ static int patch_list(struct cmd_ctx *ctx, int argc, char **argv)
     if (bstore_patch_list(store, &infos, &n, &err) < 0)
         r = cmd_fail(ctx, &err);
     else
-        list_patches(ctx, infos, n);
+        list_patches(ctx, store, infos, n);
     free(infos);
     bstore_close(store);
     return r;
@@ -166,24 +151,7 @@ static int patch_show(struct cmd_ctx *ctx, int argc, char **argv)
 
 static int patch_remove(struct cmd_ctx *ctx, int argc, char **argv)
 {
-    struct bstore *store = NULL;
-    struct bs_err err = { 0 };
-    int r;
-
-    r = cmd_operands(argc, argv, 1, 1, "blksub patch remove PATCH");
-    if (r)
-        return r;
-    r = cmd_open_store(ctx, false, &store);
-    if (r)
-        return r;
-    if (bstore_patch_remove(store, argv[optind], &err) < 0)
-        r = cmd_fail(ctx, &err);
-    else if (ctx->json)
-        cmd_print_json(json_pack("{s:s}", "removed", argv[optind]));
-    else
-        printf("removed patch %s\n", argv[optind]);
-    bstore_close(store);
-    return r;
+    return cmd_remove(ctx, argc, argv, "patch", bstore_patch_remove);
 }
 
 int cmd_patch(struct cmd_ctx *ctx, int argc, char **argv)

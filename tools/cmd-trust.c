@@ -5,15 +5,6 @@
 
 #include "cmd.h"
 
-static int say(const struct cmd_ctx *ctx, const char *verb, const char *id)
-{
-    if (ctx->json)
-        cmd_print_json(json_pack("{s:s}", "id", id));
-    else
-        printf("%s %s\n", verb, id);
-    return CMD_OK;
-}
-
 static int trust_add(struct cmd_ctx *ctx, int argc, char **argv)
 {
     struct bstore *store = NULL;
@@ -32,27 +23,19 @@ static int trust_add(struct cmd_ctx *ctx, int argc, char **argv)
         return r;
     r = bstore_trust_add(store, &key, &err);
     bstore_key_id_to_hex(key.id, id);
-    r = r < 0 ? cmd_fail(ctx, &err) : say(ctx, "trusted", id);
+    if (r < 0)
+        r = cmd_fail(ctx, &err);
+    else if (ctx->json)
+        cmd_print_json(json_pack("{s:s}", "id", id));
+    else
+        printf("trusted %s\n", id);
     bstore_close(store);
     return r;
 }
 
 static int trust_remove(struct cmd_ctx *ctx, int argc, char **argv)
 {
-    struct bstore *store = NULL;
-    struct bs_err err = { 0 };
-    int r;
-
-    r = cmd_operands(argc, argv, 1, 1, "blksub trust remove ID");
-    if (r)
-        return r;
-    r = cmd_open_store(ctx, false, &store);
-    if (r)
-        return r;
-    r = bstore_trust_remove(store, argv[optind], &err);
-    r = r < 0 ? cmd_fail(ctx, &err) : say(ctx, "removed", argv[optind]);
-    bstore_close(store);
-    return r;
+    return cmd_remove(ctx, argc, argv, "trust", bstore_trust_remove);
 }
 
 /* The second line of a .pub file is the key as people pass it on. */

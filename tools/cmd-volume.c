@@ -23,21 +23,6 @@ static json_t *volume_json(const struct bstore_volume_info *info)
                      (json_int_t)info->created, "patches", (int)info->n_applied);
 }
 
-/* An image's name where this store has one, else short digits. */
-static const char *image_ref(struct bstore *store, const struct bstore_digest *d,
-                             char out[64])
-{
-    struct bstore_image_info info;
-    char hex[BSTORE_DIGEST_HEX];
-
-    bstore_digest_to_hex(d, hex);
-    if (bstore_image_find(store, hex, &info, NULL) == 0 && info.name[0])
-        snprintf(out, 64, "%s", info.name);
-    else
-        cmd_short_digest(d, out);
-    return out;
-}
-
 static int volume_create(struct cmd_ctx *ctx, int argc, char **argv)
 {
     static const char usage[] =
@@ -113,8 +98,8 @@ static void list_volumes(const struct cmd_ctx *ctx, struct bstore *store,
         }
         snprintf(applied, sizeof(applied), "%" PRIu32, infos[i].n_applied);
         cmd_table_row(t, (const char *[]){
-            infos[i].name, image_ref(store, &infos[i].image, image),
-            image_ref(store, &infos[i].current, current), applied,
+            infos[i].name, cmd_image_name(store, &infos[i].image, image),
+            cmd_image_name(store, &infos[i].current, current), applied,
             cmd_size(infos[i].size_bytes, size),
             cmd_size(infos[i].data_bytes + infos[i].log_bytes, own),
             cmd_time(infos[i].created, when) });
@@ -211,8 +196,8 @@ static void show_volume(const struct cmd_ctx *ctx, struct bstore *store,
            "created  %s UTC\n"
            "patches  %" PRIu32 "\n"
            "served   %s\n",
-           info->name, image_ref(store, &info->image, image),
-           image_ref(store, &info->current, current),
+           info->name, cmd_image_name(store, &info->image, image),
+           cmd_image_name(store, &info->current, current),
            cmd_size(info->size_bytes, size), info->size_bytes,
            cmd_size(info->data_bytes, data), cmd_size(info->log_bytes, log),
            cmd_time(info->created, when), info->n_applied,
@@ -252,24 +237,7 @@ static int volume_show(struct cmd_ctx *ctx, int argc, char **argv)
 
 static int volume_remove(struct cmd_ctx *ctx, int argc, char **argv)
 {
-    struct bstore *store = NULL;
-    struct bs_err err = { 0 };
-    int r;
-
-    r = cmd_operands(argc, argv, 1, 1, "blksub volume remove NAME");
-    if (r)
-        return r;
-    r = cmd_open_store(ctx, false, &store);
-    if (r)
-        return r;
-    if (bstore_volume_remove(store, argv[optind], &err) < 0)
-        r = cmd_fail(ctx, &err);
-    else if (ctx->json)
-        cmd_print_json(json_pack("{s:s}", "removed", argv[optind]));
-    else
-        printf("removed volume %s\n", argv[optind]);
-    bstore_close(store);
-    return r;
+    return cmd_remove(ctx, argc, argv, "volume", bstore_volume_remove);
 }
 
 int cmd_volume(struct cmd_ctx *ctx, int argc, char **argv)

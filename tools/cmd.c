@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "bs/ckd.h"
+#include "bstore-image.h"
 #include "cmd.h"
 
 static int exit_code_of(int code)
@@ -85,6 +86,33 @@ int cmd_run_sub(struct cmd_ctx *ctx, int argc, char **argv,
     }
     fprintf(stderr, "blksub: there is no '%s %s'\n", argv[0], argv[1]);
     return cmd_usage(usage_line);
+}
+
+int cmd_remove(struct cmd_ctx *ctx, int argc, char **argv, const char *what,
+               int (*fn)(struct bstore *store, const char *ref,
+                         struct bs_err *err))
+{
+    struct bstore *store = NULL;
+    struct bs_err err = { 0 };
+    char line[80];
+    int r;
+
+    snprintf(line, sizeof(line), "blksub %s remove %s", what,
+             strcmp(what, "trust") == 0 ? "ID" : "NAME");
+    r = cmd_operands(argc, argv, 1, 1, line);
+    if (r)
+        return r;
+    r = cmd_open_store(ctx, false, &store);
+    if (r)
+        return r;
+    if (fn(store, argv[optind], &err) < 0)
+        r = cmd_fail(ctx, &err);
+    else if (ctx->json)
+        cmd_print_json(json_pack("{s:s}", "removed", argv[optind]));
+    else
+        printf("removed %s\n", argv[optind]);
+    bstore_close(store);
+    return r;
 }
 
 int cmd_open_store(const struct cmd_ctx *ctx, bool create, struct bstore **out)
@@ -241,5 +269,19 @@ char *cmd_short_digest(const struct bstore_digest *d, char *buf)
     bstore_digest_to_hex(d, hex);
     memcpy(buf, hex, 12);
     buf[12] = '\0';
+    return buf;
+}
+
+const char *cmd_image_name(struct bstore *store, const struct bstore_digest *d,
+                           char *buf)
+{
+    struct bstore_image_info info;
+    char hex[BSTORE_DIGEST_HEX];
+
+    bstore_digest_to_hex(d, hex);
+    if (bstore_image_find(store, hex, &info, NULL) == 0 && info.name[0])
+        snprintf(buf, 64, "%s", info.name);
+    else
+        cmd_short_digest(d, buf);
     return buf;
 }

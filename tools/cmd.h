@@ -59,6 +59,10 @@ struct cmd_sub {
 };
 int cmd_run_sub(struct cmd_ctx *ctx, int argc, char **argv,
                 const struct cmd_sub *subs, const char *usage_line);
+/* `blksub WHAT remove REF`, by way of fn. */
+int cmd_remove(struct cmd_ctx *ctx, int argc, char **argv, const char *what,
+               int (*fn)(struct bstore *store, const char *ref,
+                         struct bs_err *err));
 /* Opens ctx's store; create = make it if it is not there. 0 or cmd_fail(). */
 int cmd_open_store(const struct cmd_ctx *ctx, bool create, struct bstore **out);
 /* Prints obj (taken) on one line. */
@@ -100,6 +104,11 @@ char *cmd_clean(const char *s);
 
 /* The first 12 digits of a digest, for tables; buf at least 13 bytes. */
 char *cmd_short_digest(const struct bstore_digest *d, char *buf);
+
+/* How an image is called in text: its name where this store has one, else as
+ * cmd_short_digest(); buf at least 64 bytes. */
+const char *cmd_image_name(struct bstore *store, const struct bstore_digest *d,
+                           char *buf);
 
 /* A table on stdout: columns as wide as their widest cell.  Cells are copied
  * and cleaned. */

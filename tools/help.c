@@ -94,7 +94,7 @@ static const char serve_text[] =
     "      --exit-with-parent\n"
     "                      end when the process that started it ends\n"
     "\n"
-    "What stands after -- goes to nbdkit(1), as -v, or --filter=NAME KEY=VALUE.\n";
+    "What stands after -- goes to nbdkit(1).\n";
 
 static const char apply_text[] =
     "usage: blksub apply PATCH (--volume VOLUME ... | --all) [option ...]\n"
