@@ -4,7 +4,7 @@
  * after a crash: blksub-volume(5).
  *
  * Data path (read, write, flush, trim, zero, extents): any number of threads;
- * returns codes only: 0, -ENXIO beyond the end, -ENOSPC, -EIO, -ESHUTDOWN.
+ * returns codes only: 0, -ENXIO beyond the end, -ENOSPC, -EIO, -EROFS.
  * Offsets and counts are bytes, in any alignment.  A write is visible when the
  * call returns and durable after the next flush (or at once with fua).
  * Control path (the rest): one thread at a time, beside the data path. */
@@ -38,11 +38,18 @@ int bstore_volume_find(struct bstore *store, const char *name,
 /* -EBUSY while a worker serves it. */
 int bstore_volume_remove(struct bstore *store, const char *name,
                          struct bs_err *err);
+/* Does a volume need the image or patch d: as its image, applied, or as the
+ * source of a token?  1 and who, in n bytes ("volume v1 has it applied"), else
+ * 0, or negative.  Takes no volume's lock.  Whoever removes d holds the store's
+ * lock from this call to the end of the removal. */
+int bstore_volume_uses(struct bstore *store, const struct bstore_digest *d,
+                       char *who, size_t n, struct bs_err *err);
 
 enum { BSTORE_VOLUME_RDONLY = 1 };
 
 /* Takes the volume's lock for as long as it is open: -EBUSY if a worker has
- * it. Replays the log, drops a torn tail, opens image and patches. */
+ * it (readers, RDONLY, do not exclude one another). Replays the log, drops a
+ * torn tail, opens image and patches. */
 int bstore_volume_open(struct bstore *store, const char *name, int flags,
                        struct bstore_volume **out, struct bs_err *err);
 /* Flushes. No data-path call may be under way. */

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* volume-impl.h: inside blockstore: an open volume.
+ *
+ * Where things are done:
+ *   volume.c          open, close
+ *   volume-store.c    create, lock, remove: the folder
+ *   volume-list.c     list, find, uses: seen from outside
+ *   volume-io.c       read, write, trim, zero
+ *   volume-flush.c    durability: flush, the log's tail, compaction
+ *   volume-log.c      the log's form and replay
+ *   volume-session.c  sources and tokens
+ *   volume-apply.c    the applied list and the map that follows from it
+ *   volume-origin.c   where bytes come from; figures; export
+ *
+ * Invariants:
+ *  (1) the state of a chunk is changed with its stripe held exclusively, and
+ *      every byte of it is read or written with its stripe held at least
+ *      shared: so a read never sees a block half in one state, a hole is
+ *      punched when nobody reads there, and what flush encodes was written;
+ *  (2) a chunk whose state may differ from what the log says is in the dirty
+ *      list, or is being logged by whoever holds log_lock;
+ *  (3) the log says OWN of a block only after data was synced with the bytes
+ *      that made it so;
+ *  (4) a data-path call that looks at the map, at sources or at the session
+ *      holds one omap_slot reference for its whole duration; after drain()
+ *      none is left that began before. */
+#ifndef VOLUME_IMPL_H
+#define VOLUME_IMPL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "omap-slot.h"
+#include "volume-log.h"
+
+#define BLK OMAP_BLOCK_BYTES
+#define VOL_STRIPES 1024u
+#define VOL_CHUNK_BYTES ((uint64_t)OMAP_CHUNK_BLKS * BLK)
+
+/* Files that tokens and the map name.  An entry never changes once its index
+ * is known to the data path. */
+struct vol_source {
+    struct vol_source_id id;
+    int fd;
+    uint64_t size_blk;
+    bool logged; /* control path: a record in the log names it */
+};
+
+struct vol_session {
+    uint8_t secret[BSTORE_SECRET_BYTES];
+    uint32_t source[2];   /* by the token's source byte */
+    uint64_t size_blk[2];
+};
+
+struct vol_stripe {
+    _Alignas(64) pthread_rwlock_t lock;
+};
+
+struct bstore_volume {
+    /* Set by open, never changed. */
+    struct bstore *store;
+    char name[64];
+    struct bstore_digest image_digest;
+    int64_t created;
+    int dirfd, lock_fd, data_fd, image_fd;
+    bool rdonly;
+    uint64_t size_bytes, size_blk, image_blk;
+    struct bstore_image *image;
+
+    /* Lock order: log_lock, one stripe, dirty_lock.  flush_lock is taken with
+     * none of them held. */
+
+    /* By chunk; guarded by the chunk's stripe.  A stripe is held across the
+     * I/O to its chunk. */
+    struct vol_stripe *stripes;
+    struct omap_states *states;
+    uint8_t *dirty; /* by chunk: is in dirty_list */
+    uint8_t *punch; /* by chunk: may hold blocks that data need not keep */
+
+    pthread_mutex_t dirty_lock; /* never across I/O */
+    uint32_t *dirty_list;       /* room for all chunks */
+    size_t n_dirty;
+
+    /* Group commit: who needs a flush that begins after his call waits for
+     * one with a higher number than flush_begun was. */
+    pthread_mutex_t flush_lock; /* never across I/O */
+    pthread_cond_t flush_cond;
+    uint64_t flush_begun, flush_done;
+    bool flush_running;
+    int flush_result; /* of number flush_done */
+
+    /* The log; held across its I/O. */
+    pthread_mutex_t log_lock;
+    int log_fd;
+    struct vlog_header log_header;
+    uint64_t log_bytes; /* where the next batch goes */
+    uint64_t next_batch;
+    uint64_t compact_at;  /* look at compaction from this length on */
+    struct vlog_batch batch;
+    uint32_t *taken; /* dirty chunks that are being logged */
+    bool log_broken; /* its tail is in doubt: to be written anew */
+    bool data_lost;  /* a sync of data failed: no promise can be made */
+
+    /* The data path's, see invariant (4). */
+    struct omap_slot slot;
+    struct vol_source *sources[VOL_MAX_SOURCES];
+    _Atomic(struct vol_session *) session;
+
+    /* The control path's. */
+    struct omap *map; /* what the slot holds */
+    struct vol_applied applied;
+    struct bstore_patch *session_patch; /* borrowed */
+
+    /* Atomic. */
+    atomic_bool data_dirty; /* data was written since its last sync began */
+    struct {
+        atomic_uint_fast64_t reads, writes, flushes, trims, zeroes, errors,
+            read_bytes, write_bytes, tokens;
+    } n;
+};
+
+static inline pthread_rwlock_t *vol_stripe_of(struct bstore_volume *v,
+                                              uint64_t chunk)
+{
+    return &v->stripes[chunk % VOL_STRIPES].lock;
+}
+
+static inline void vol_count(atomic_uint_fast64_t *n, uint64_t by)
+{
+    atomic_fetch_add_explicit(n, by, memory_order_relaxed);
+}
+
+/* ---- volume.c ------------------------------------------------------------- */
+/* The log's bytes, read through fd; *buf is given, also on failure. */
+int vol_read_log(int fd, uint8_t **buf, size_t *len, struct bs_err *err);
+
+/* ---- volume-store.c ------------------------------------------------------- */
+struct vol_meta {
+    struct bstore_digest image;
+    uint64_t size_bytes;
+    int64_t created;
+};
+int vol_meta_read(int dirfd, struct vol_meta *m, struct bs_err *err);
+/* The folder of all volumes; of one: -ENOENT and a sentence. */
+int vol_open_volumes(struct bstore *store, struct bs_err *err);
+int vol_open_dir(struct bstore *store, const char *name, struct bs_err *err);
+/* Has the folder not been removed between opening and locking it? */
+bool vol_still_there(struct bstore *store, const char *name, int dirfd);
+#define VOL_LOCK_WAIT_MS 300
+/* The fd that holds the volume's lock, or -EBUSY. */
+int vol_take_lock(int dirfd, const char *name, bool shared, int wait_ms,
+                  struct bs_err *err);
+
+/* ---- volume-io.c: a range within one chunk, which the caller holds -------- */
+/* Shared suffices. */
+int vol_read_locked(struct bstore_volume *v, const struct omap *map, void *buf,
+                    size_t n, uint64_t off);
+/* Exclusively: the state changed. */
+void vol_mark_dirty_locked(struct bstore_volume *v, uint64_t chunk);
+/* Exclusively: these bytes become the volume's own. */
+int vol_write_own_locked(struct bstore_volume *v, const struct omap *map,
+                         const void *buf, size_t n, uint64_t off);
+
+/* ---- volume-flush.c ------------------------------------------------------- */
+/* log_lock is held.  0, or nothing is promised. */
+int vol_flush_locked(struct bstore_volume *v);
+/* Appends v->batch, sealed, durably.  After an error the log is as before, or
+ * log_broken is set. */
+int vol_append_locked(struct bstore_volume *v);
+/* Puts a log that says what is so now in place of the present one. */
+int vol_rewrite_log_locked(struct bstore_volume *v, struct bs_err *err);
+/* Waits until no data-path call is left that began before. */
+void vol_drain(struct bstore_volume *v);
+
+/* ---- volume-session.c ----------------------------------------------------- */
+/* A write of whole or partial blocks while a session is open. */
+int vol_write_session_locked(struct bstore_volume *v, const struct omap *map,
+                             const struct vol_session *s, const uint8_t *buf,
+                             size_t n, uint64_t off);
+/* Does an aligned block of this write begin as a token does? */
+bool vol_has_magic(const uint8_t *buf, size_t n, uint64_t off);
+/* The index of a source that is in the table already, or is put there with a
+ * copy of fd (-1: opened in the store); not logged. */
+int vol_source_get(struct bstore_volume *v, bool is_image,
+                   const struct bstore_digest *digest, int fd, uint32_t *index,
+                   struct bs_err *err);
+int vol_source_put_at(struct bstore_volume *v, uint32_t index,
+                      const struct vol_source_id *id, struct bs_err *err);
+void vol_sources_close(struct bstore_volume *v);
+
+/* ---- volume-apply.c ------------------------------------------------------- */
+int vol_build_map(struct bstore_volume *v, const struct bstore_applied *list,
+                  size_t n, struct bstore_digest *to, struct omap **out,
+                  struct bs_err *err);
+
+#endif

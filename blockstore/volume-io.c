@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* The data path: read, write, trim, zero. */
+#include <errno.h>
+#include <string.h>
+
+#include "bs/bytes.h"
+#include "bs/ckd.h"
+#include "bs/file.h"
+#include "volume-impl.h"
+
+static const uint8_t zero_blk[BLK];
+
+/* What the data path may answer (bstore-volume.h). */
+static int answer(struct bstore_volume *v, int r)
+{
+    if (r == 0)
+        return 0;
+    vol_count(&v->n.errors, 1);
+    switch (r) {
+    case -ENXIO:
+    case -ENOSPC:
+    case -EROFS:
+        return r;
+    case -EDQUOT:
+    case -EFBIG:
+        return -ENOSPC;
+    default:
+        return -EIO;
+    }
+}
+
+/* ---- reading --------------------------------------------------------------- */
+
+/* Blocks in state IMAGE: the map's, else the golden image's, else zeros. */
+static int read_image(struct bstore_volume *v, const struct omap *map,
+                      uint8_t *buf, size_t n, uint64_t off)
+{
+    uint64_t end = v->image_blk * BLK;
+    struct omap_run run;
+    size_t part, in_blk;
+    int r;
+
+    for (; n > 0; n -= part, buf += part, off += part) {
+        in_blk = off % BLK;
+        run = omap_lookup(map, off / BLK, bs_div_up(in_blk + n, BLK));
+        part = run.count * BLK - in_blk;
+        if (part > n)
+            part = n;
+        if (run.source != OMAP_BASE) {
+            r = bs_file_read(v->sources[run.source]->fd, buf, part,
+                             run.src_blk * BLK + in_blk);
+        } else if (off >= end) {
+            memset(buf, 0, part);
+            r = 0;
+        } else {
+            if (part > end - off)
+                part = end - off;
+            r = bs_file_read(v->image_fd, buf, part, off);
+        }
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+int vol_read_locked(struct bstore_volume *v, const struct omap *map, void *buf,
+                    size_t n, uint64_t off)
+{
+    struct omap_state_run run;
+    size_t part, in_blk;
+    uint8_t *to = buf;
+    int r = 0;
+
+    for (; n > 0; n -= part, to += part, off += part) {
+        in_blk = off % BLK;
+        run = omap_states_run(v->states, off / BLK, bs_div_up(in_blk + n, BLK));
+        part = run.count * BLK - in_blk;
+        if (part > n)
+            part = n;
+        switch (run.state) {
+        case OMAP_OWN:
+            r = bs_file_read(v->data_fd, to, part, off);
+            break;
+        case OMAP_IMAGE:
+            r = read_image(v, map, to, part, off);
+            break;
+        case OMAP_TOKEN:
+            r = bs_file_read(v->sources[run.source]->fd, to, part,
+                             run.src_blk * BLK + in_blk);
+            break;
+        case OMAP_ZERO:
+            memset(to, 0, part);
+            break;
+        }
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* How much of n bytes at off lies in off's chunk. */
+static size_t in_chunk(uint64_t off, uint64_t n)
+{
+    uint64_t room = VOL_CHUNK_BYTES - off % VOL_CHUNK_BYTES;
+
+    return n < room ? n : room;
+}
+
+int bstore_volume_read(struct bstore_volume *v, void *buf, uint32_t count,
+                       uint64_t off)
+{
+    pthread_rwlock_t *lock;
+    uint8_t *to = buf;
+    struct omap_ref ref;
+    uint64_t n = count;
+    size_t part;
+    int r = 0;
+
+    vol_count(&v->n.reads, 1);
+    if (!bs_within(off, n, v->size_bytes))
+        return answer(v, -ENXIO);
+    vol_count(&v->n.read_bytes, n);
+    ref = omap_slot_get(&v->slot);
+    for (; r == 0 && n > 0; n -= part, to += part, off += part) {
+        part = in_chunk(off, n);
+        lock = vol_stripe_of(v, off / VOL_CHUNK_BYTES);
+        pthread_rwlock_rdlock(lock);
+        r = vol_read_locked(v, ref.map, to, part, off);
+        pthread_rwlock_unlock(lock);
+    }
+    omap_slot_put(&v->slot, ref);
+    return answer(v, r);
+}
+
+/* ---- writing --------------------------------------------------------------- */
+
+void vol_mark_dirty_locked(struct bstore_volume *v, uint64_t chunk)
+{
+    if (v->dirty[chunk])
+        return;
+    v->dirty[chunk] = 1;
+    pthread_mutex_lock(&v->dirty_lock);
+    v->dirty_list[v->n_dirty++] = (uint32_t)chunk;
+    pthread_mutex_unlock(&v->dirty_lock);
+}
+
+/* Bytes into the data file.  The mark comes after the write: flush clears it
+ * before it syncs, so a write it finds marked is in its sync, and one that it
+ * does not yet find was not complete when flush was called. */
+static int write_data(struct bstore_volume *v, const void *buf, size_t n,
+                      uint64_t off)
+{
+    int r = bs_file_write(v->data_fd, buf, n, off);
+
+    if (!atomic_load(&v->data_dirty))
+        atomic_store(&v->data_dirty, true);
+    return r;
+}
+
+/* Are all blocks that the range touches in the state? */
+static bool all_in_state(struct bstore_volume *v, enum omap_state state,
+                         size_t n, uint64_t off)
+{
+    uint64_t blks = bs_div_up(off % BLK + n, BLK);
+    struct omap_state_run run = omap_states_run(v->states, off / BLK, blks);
+
+    return run.state == state && run.count == blks;
+}
+
+/* A part of one block that is not the volume's own: the rest of the block is
+ * what it reads as now. */
+static int write_edge(struct bstore_volume *v, const struct omap *map,
+                      const uint8_t *buf, size_t n, uint64_t off)
+{
+    uint64_t start = bs_align_down(off, BLK);
+    uint8_t blk[BLK];
+    int r;
+
+    r = vol_read_locked(v, map, blk, BLK, start);
+    if (r < 0)
+        return r;
+    memcpy(blk + (off - start), buf, n);
+    return write_data(v, blk, BLK, start);
+}
+
+/* The chunk is held exclusively, so nobody writes between the look at an edge
+ * and the write of it.  States change last: a write that fails half way leaves
+ * bytes in the data file that nothing points at. */
+int vol_write_own_locked(struct bstore_volume *v, const struct omap *map,
+                         const void *buf, size_t n, uint64_t off)
+{
+    uint64_t first = off / BLK, blks = bs_div_up(off % BLK + n, BLK);
+    const uint8_t *from = buf;
+    size_t left = n, head, tail;
+    int r;
+
+    if (all_in_state(v, OMAP_OWN, n, off))
+        return write_data(v, buf, n, off);
+    head = off % BLK ? BLK - off % BLK : 0;
+    if (n < BLK && off % BLK + n <= BLK)
+        head = n; /* one block, and not all of it */
+    if (head > 0 && !all_in_state(v, OMAP_OWN, 1, off)) {
+        r = write_edge(v, map, from, head, off);
+        if (r < 0)
+            return r;
+        from += head;
+        off += head;
+        left -= head;
+    }
+    tail = (off + left) % BLK;
+    if (tail > 0 && left >= tail && left > 0 &&
+        !all_in_state(v, OMAP_OWN, 1, off + left - 1)) {
+        r = write_edge(v, map, from + left - tail, tail, off + left - tail);
+        if (r < 0)
+            return r;
+        left -= tail;
+    }
+    if (left > 0) {
+        r = write_data(v, from, left, off);
+        if (r < 0)
+            return r;
+    }
+    r = omap_states_set(v->states, first, blks, OMAP_OWN);
+    if (r == 0)
+        vol_mark_dirty_locked(v, first / OMAP_CHUNK_BLKS);
+    return r;
+}
+
+static int write_in_chunk(struct bstore_volume *v, const struct omap *map,
+                          const uint8_t *buf, size_t n, uint64_t off)
+{
+    pthread_rwlock_t *lock = vol_stripe_of(v, off / VOL_CHUNK_BYTES);
+    struct vol_session *session = atomic_load(&v->session);
+    bool done = false;
+    int r = 0;
+
+    /* The common case, beside other readers and writers: the blocks are the
+     * volume's own and stay so. */
+    if (!session || !vol_has_magic(buf, n, off)) {
+        pthread_rwlock_rdlock(lock);
+        if (all_in_state(v, OMAP_OWN, n, off)) {
+            r = write_data(v, buf, n, off);
+            done = true;
+        }
+        pthread_rwlock_unlock(lock);
+    }
+    if (done)
+        return r;
+    pthread_rwlock_wrlock(lock);
+    if (session)
+        r = vol_write_session_locked(v, map, session, buf, n, off);
+    else
+        r = vol_write_own_locked(v, map, buf, n, off);
+    pthread_rwlock_unlock(lock);
+    return r;
+}
+
+int bstore_volume_write(struct bstore_volume *v, const void *buf,
+                        uint32_t count, uint64_t off, bool fua)
+{
+    const uint8_t *from = buf;
+    struct omap_ref ref;
+    uint64_t n = count;
+    size_t part;
+    int r = 0;
+
+    vol_count(&v->n.writes, 1);
+    if (v->rdonly)
+        return answer(v, -EROFS);
+    if (!bs_within(off, n, v->size_bytes))
+        return answer(v, -ENXIO);
+    vol_count(&v->n.write_bytes, n);
+    ref = omap_slot_get(&v->slot);
+    for (; r == 0 && n > 0; n -= part, from += part, off += part) {
+        part = in_chunk(off, n);
+        r = write_in_chunk(v, ref.map, from, part, off);
+    }
+    omap_slot_put(&v->slot, ref);
+    if (r == 0 && fua)
+        return bstore_volume_flush(v);
+    return answer(v, r);
+}
+
+/* ---- discarding ------------------------------------------------------------ */
+
+static int set_zero_locked(struct bstore_volume *v, uint64_t blk, uint64_t count)
+{
+    uint64_t chunk = blk / OMAP_CHUNK_BLKS;
+    int r;
+
+    if (all_in_state(v, OMAP_ZERO, count * BLK, blk * BLK))
+        return 0;
+    r = omap_states_set(v->states, blk, count, OMAP_ZERO);
+    if (r == 0) {
+        v->punch[chunk] = 1; /* by flush, once the log says so */
+        vol_mark_dirty_locked(v, chunk);
+    }
+    return r;
+}
+
+/* Zeros into a part of one block. */
+static int zero_edge_locked(struct bstore_volume *v, const struct omap *map,
+                            size_t n, uint64_t off)
+{
+    if (n == 0 || all_in_state(v, OMAP_ZERO, n, off))
+        return 0;
+    return vol_write_own_locked(v, map, zero_blk, n, off);
+}
+
+/* n bytes in one chunk; edges: the parts of blocks too. */
+static int zero_in_chunk_locked(struct bstore_volume *v, const struct omap *map,
+                                size_t n, uint64_t off, bool edges)
+{
+    uint64_t end = off + n;
+    uint64_t first = bs_align_up(off, BLK), last = bs_align_down(end, BLK);
+    int r = 0;
+
+    if (first > last) /* inside one block */
+        return edges ? zero_edge_locked(v, map, n, off) : 0;
+    if (edges)
+        r = zero_edge_locked(v, map, first - off, off);
+    if (r == 0 && edges)
+        r = zero_edge_locked(v, map, end - last, last);
+    if (r == 0 && last > first)
+        r = set_zero_locked(v, first / BLK, (last - first) / BLK);
+    return r;
+}
+
+static int zero_range(struct bstore_volume *v, uint64_t n, uint64_t off,
+                      bool edges, bool fua)
+{
+    pthread_rwlock_t *lock;
+    struct omap_ref ref;
+    size_t part;
+    int r = 0;
+
+    if (v->rdonly)
+        return answer(v, -EROFS);
+    if (!bs_within(off, n, v->size_bytes))
+        return answer(v, -ENXIO);
+    ref = omap_slot_get(&v->slot);
+    for (; r == 0 && n > 0; n -= part, off += part) {
+        part = in_chunk(off, n);
+        lock = vol_stripe_of(v, off / VOL_CHUNK_BYTES);
+        pthread_rwlock_wrlock(lock);
+        r = zero_in_chunk_locked(v, ref.map, part, off, edges);
+        pthread_rwlock_unlock(lock);
+    }
+    omap_slot_put(&v->slot, ref);
+    if (r == 0 && fua)
+        return bstore_volume_flush(v);
+    return answer(v, r);
+}
+
+int bstore_volume_trim(struct bstore_volume *v, uint32_t count, uint64_t off,
+                       bool fua)
+{
+    vol_count(&v->n.trims, 1);
+    return zero_range(v, count, off, false, fua);
+}
+
+/* The data file never sets space aside, so may_trim makes no difference: a
+ * zeroed block takes none, and writing to it may find the host full, as the
+ * first write to any block may. */
+int bstore_volume_zero(struct bstore_volume *v, uint32_t count, uint64_t off,
+                       bool may_trim, bool fua)
+{
+    (void)may_trim;
+    vol_count(&v->n.zeroes, 1);
+    return zero_range(v, count, off, true, fua);
+}

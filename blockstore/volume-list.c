@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Volumes seen from outside: without their lock, beside a worker that may be
+ * writing to them. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bs/file.h"
+#include "bs/log.h"
+#include "volume-impl.h"
+
+/* ---- a look from outside --------------------------------------------------- */
+
+static int replay_once(int dirfd, uint64_t size_blk, struct vol_state **s,
+                       struct bs_err *err)
+{
+    uint8_t *buf = NULL;
+    size_t len = 0;
+    int fd, r;
+
+    fd = openat(dirfd, "log", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return bs_fail_errno(err, errno, "cannot open log");
+    r = vol_read_log(fd, &buf, &len, err);
+    if (r == 0)
+        r = vol_replay(buf, len, size_blk, s, err);
+    free(buf);
+    close(fd);
+    return r;
+}
+
+/* Of a volume that a worker may be writing to.  What it appends while we read
+ * can look like damage; real damage does so again. */
+static int peek(int dirfd, uint64_t size_blk, struct vol_state **s,
+                struct bs_err *err)
+{
+    static const struct timespec pause = { .tv_nsec = 10 * 1000 * 1000 };
+    int r, i;
+
+    for (i = 0;; i++) {
+        r = replay_once(dirfd, size_blk, s, err);
+        if (r != -EBADMSG || i == 5)
+            return r;
+        nanosleep(&pause, NULL);
+    }
+}
+
+static uint64_t allocated(int dirfd, const char *name)
+{
+    struct stat st;
+
+    return fstatat(dirfd, name, &st, 0) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+}
+
+/* What the patches make of the image: what the newest that is not on its way
+ * out makes. */
+static void current_image(const struct vol_applied *a, struct bstore_digest *d)
+{
+    size_t i;
+
+    for (i = 0; i < a->n; i++)
+        if (a->list[i].phase != BSTORE_ROLLING_BACK)
+            *d = a->to[i];
+}
+
+static int fill_info(int dirfd, const char *name, struct bstore_volume_info *out,
+                     struct bs_err *err)
+{
+    struct bstore_volume_info info = { 0 };
+    struct vol_state *s = NULL;
+    struct vol_meta m;
+    int r;
+
+    r = vol_meta_read(dirfd, &m, err);
+    if (r == 0)
+        r = peek(dirfd, m.size_bytes / BLK, &s, err);
+    if (r < 0)
+        return bs_prefix(err, r, "volume %s", name);
+    snprintf(info.name, sizeof(info.name), "%s", name);
+    info.image = info.current = m.image;
+    current_image(&s->applied, &info.current);
+    info.size_bytes = m.size_bytes;
+    info.created = m.created;
+    info.data_bytes = allocated(dirfd, "data");
+    info.log_bytes = allocated(dirfd, "log");
+    info.n_applied = (uint32_t)s->applied.n;
+    vol_state_free(s);
+    *out = info;
+    return 0;
+}
+
+int bstore_volume_find(struct bstore *store, const char *name,
+                       struct bstore_volume_info *out, struct bs_err *err)
+{
+    int dirfd = vol_open_dir(store, name, err);
+    int r;
+
+    if (dirfd < 0)
+        return dirfd;
+    r = fill_info(dirfd, name, out, err);
+    close(dirfd);
+    return r;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static void free_names(char **names, size_t n)
+{
+    size_t i;
+
+    for (i = 0; i < n; i++)
+        free(names[i]);
+    free(names);
+}
+
+/* Sorted; *names is given (free_names). */
+static int list_names(struct bstore *store, char ***names, size_t *n,
+                      struct bs_err *err)
+{
+    char **v = NULL, **more;
+    size_t n_v = 0;
+    struct dirent *e;
+    int fd, r = 0;
+    DIR *d;
+
+    fd = vol_open_volumes(store, err);
+    if (fd < 0)
+        return fd;
+    d = fdopendir(fd);
+    if (!d) {
+        close(fd);
+        return bs_fail(err, ENOMEM, "no memory");
+    }
+    while (r == 0 && (e = readdir(d))) {
+        if (bstore_check_name("volume", e->d_name, NULL) < 0)
+            continue;
+        more = reallocarray(v, n_v + 1, sizeof(*v));
+        if (more) {
+            v = more;
+            v[n_v] = strdup(e->d_name);
+        }
+        if (!more || !v[n_v])
+            r = bs_fail(err, ENOMEM, "no memory");
+        else
+            n_v++;
+    }
+    closedir(d);
+    if (r < 0) {
+        free_names(v, n_v);
+        return r;
+    }
+    if (n_v)
+        qsort(v, n_v, sizeof(*v), by_name);
+    *names = v;
+    *n = n_v;
+    return 0;
+}
+
+int bstore_volume_list(struct bstore *store, struct bstore_volume_info **infos,
+                       size_t *n, struct bs_err *err)
+{
+    struct bstore_volume_info *v;
+    char **names = NULL;
+    struct bs_err why = { 0 };
+    size_t n_names = 0, n_v = 0, i;
+    int r;
+
+    r = list_names(store, &names, &n_names, err);
+    if (r < 0)
+        return r;
+    v = calloc(n_names + 1, sizeof(*v));
+    for (i = 0; v && i < n_names; i++) {
+        r = bstore_volume_find(store, names[i], &v[n_v], &why);
+        if (r == 0)
+            n_v++;
+        else if (r != -ENOENT) /* one damaged volume does not hide the rest */
+            bs_log(BS_LOG_WARN, "store", "left out of the list: %s", why.text);
+    }
+    free_names(names, n_names);
+    if (!v)
+        return bs_fail(err, ENOMEM, "no memory");
+    *infos = v;
+    *n = n_v;
+    return 0;
+}
+
+/* Does a worker hold the volume? */
+static bool is_served(int dirfd, const char *name)
+{
+    int fd = vol_take_lock(dirfd, name, true, 0, NULL);
+
+    if (fd >= 0)
+        close(fd);
+    return fd == -EBUSY;
+}
+
+static const char *how_used(const struct vol_state *s,
+                            const struct bstore_digest *d, bool served)
+{
+    size_t i;
+
+    for (i = 0; i < s->applied.n; i++)
+        if (bstore_digest_eq(&s->applied.list[i].patch, d))
+            return "has it applied";
+    /* A worker may be about to make blocks of any source that it has named;
+     * when none runs only those count that a block is from. */
+    for (i = 0; i < VOL_MAX_SOURCES; i++)
+        if (s->sources[i].used && (served || s->referenced[i]) &&
+            bstore_digest_eq(&s->sources[i].digest, d))
+            return "has files of it";
+    return NULL;
+}
+
+static int volume_uses(struct bstore *store, const char *name,
+                       const struct bstore_digest *d, char *who, size_t n,
+                       struct bs_err *err)
+{
+    struct vol_state *s = NULL;
+    const char *how = NULL;
+    struct vol_meta m;
+    bool served = false;
+    int dirfd, r;
+
+    dirfd = vol_open_dir(store, name, err);
+    if (dirfd < 0)
+        return dirfd == -ENOENT ? 0 : dirfd;
+    r = vol_meta_read(dirfd, &m, err);
+    if (r == 0) {
+        served = is_served(dirfd, name);
+        r = peek(dirfd, m.size_bytes / BLK, &s, err);
+    }
+    if (r < 0)
+        bs_prefix(err, r, "volume %s", name);
+    else
+        how = bstore_digest_eq(&m.image, d) ? "is made of it"
+                                            : how_used(s, d, served);
+    vol_state_free(s);
+    close(dirfd);
+    if (r < 0 || !how)
+        return r;
+    snprintf(who, n, "volume %s %s", name, how);
+    return 1;
+}
+
+int bstore_volume_uses(struct bstore *store, const struct bstore_digest *d,
+                       char *who, size_t n, struct bs_err *err)
+{
+    char **names = NULL;
+    size_t n_names = 0, i;
+    int r;
+
+    r = list_names(store, &names, &n_names, err);
+    if (r < 0)
+        return r;
+    for (i = 0; r == 0 && i < n_names; i++)
+        r = volume_uses(store, names[i], d, who, n, err);
+    free_names(names, n_names);
+    return r;
+}
