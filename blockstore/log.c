@@ -34,8 +34,9 @@ static const char *level_name(enum bs_log_level level)
 
 /* One write(2) a line, so that lines of several threads and processes do not
  * mix; whatever would break the line or the terminal becomes '?'. */
-static void put_line(enum bs_log_level level, const char *component,
-                     const char *fmt, va_list ap)
+__attribute__((format(printf, 3, 0))) static void
+put_line(enum bs_log_level level, const char *component, const char *fmt,
+         va_list ap)
 {
     char line[2048];
     size_t len, i;
