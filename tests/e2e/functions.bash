@@ -234,7 +234,7 @@ manifest_of() {
 
 # Paths that a guest changes by itself, or that a patch leaves to each guest
 # (blksub-publish's policy).  Extended regular expressions over whole paths.
-own_paths='/lost\+found|/var/lib/blksub(/.*)?|/var/log(/.*)?|/etc/machine-id|/etc/ssh/ssh_host_.*'
+own_paths='/lost\+found|/var/lib/blksub-agent(/.*)?|/var/log(/.*)?|/etc/machine-id|/etc/ssh/ssh_host_.*'
 own_paths+='|/var/lib/systemd(/.*)?|/var/cache(/.*)?|/var/tmp(/.*)?|/var/lib/dpkg/(status|available)(-old)?|/var/lib/dpkg/lock.*'
 
 # without MANIFEST REGEX: the lines of all other paths.
