@@ -199,7 +199,22 @@ int bstore_opendir(const struct bstore *store, const char *sub,
 
 /* ---- the lock ------------------------------------------------------------ */
 
-/* Whoever holds the lock knows that nobody else is making anything here. */
+/* What somebody is still making has a flock; what a process that died left has
+ * none.  Only who holds the store's lock begins to make something, so none is
+ * caught between its creation and its flock. */
+static bool is_left_over(int dirfd, const char *name)
+{
+    int fd = openat(dirfd, name,
+                    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    bool left;
+
+    if (fd < 0)
+        return errno == ENOTDIR; /* small files are made under the lock */
+    left = flock(fd, LOCK_EX | LOCK_NB) == 0;
+    close(fd);
+    return left;
+}
+
 static void sweep(const struct bstore *store, const char *sub)
 {
     struct dirent *e;
@@ -215,7 +230,8 @@ static void sweep(const struct bstore *store, const char *sub)
     }
     while ((e = readdir(d)))
         if (strncmp(e->d_name, BSTORE_TMP_PREFIX,
-                    strlen(BSTORE_TMP_PREFIX)) == 0)
+                    strlen(BSTORE_TMP_PREFIX)) == 0 &&
+            is_left_over(fd, e->d_name))
             bstore_remove_tree(fd, e->d_name);
     closedir(d);
 }
@@ -267,6 +283,7 @@ int bstore_lock(struct bstore *store, struct bs_err *err)
     sweep(store, "keys");
     sweep(store, "images");
     sweep(store, "patches");
+    sweep(store, "volumes");
 out:
     if (fd >= 0)
         close(fd);
@@ -316,12 +333,61 @@ void bstore_tmp_name(char name[BSTORE_TMP_NAME])
     snprintf(name, BSTORE_TMP_NAME, BSTORE_TMP_PREFIX "%s", hex);
 }
 
-int bstore_tmp_dir(int dirfd, char name[BSTORE_TMP_NAME], struct bs_err *err)
+static int make_begin_locked(struct bstore *store, const char *sub,
+                             struct bstore_making *mk, struct bs_err *err)
 {
-    bstore_tmp_name(name);
-    if (mkdirat(dirfd, name, 0755) != 0)
-        return bs_fail_errno(err, errno, "%s: cannot make the folder", name);
+    mk->parent_fd = bstore_opendir(store, sub, err);
+    if (mk->parent_fd < 0)
+        return mk->parent_fd;
+    bstore_tmp_name(mk->name);
+    if (mkdirat(mk->parent_fd, mk->name, 0755) != 0) {
+        mk->name[0] = '\0';
+        return bs_fail_errno(err, errno, "%s/%s: cannot make a folder",
+                             store->path, sub);
+    }
+    mk->fd = openat(mk->parent_fd, mk->name,
+                    O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (mk->fd < 0 || flock(mk->fd, LOCK_EX | LOCK_NB) != 0)
+        return bs_fail_errno(err, errno, "%s/%s: cannot lock a folder",
+                             store->path, sub);
     return 0;
+}
+
+int bstore_make_begin(struct bstore *store, const char *sub,
+                      struct bstore_making *mk, struct bs_err *err)
+{
+    int r;
+
+    r = bstore_lock(store, err);
+    if (r < 0)
+        return r;
+    r = make_begin_locked(store, sub, mk, err);
+    bstore_unlock(store);
+    return r;
+}
+
+int bstore_make_publish(struct bstore_making *mk, const char *name,
+                        struct bs_err *err)
+{
+    int r;
+
+    r = bs_file_sync(mk->fd);
+    if (r < 0)
+        return bs_fail_errno(err, -r, "%s: cannot sync the folder", name);
+    r = bs_file_publish(mk->parent_fd, mk->name, name, err);
+    if (r == 0)
+        mk->name[0] = '\0';
+    return r;
+}
+
+void bstore_make_end(struct bstore_making *mk)
+{
+    if (mk->name[0])
+        bstore_remove_tree(mk->parent_fd, mk->name);
+    if (mk->fd >= 0)
+        close(mk->fd);
+    if (mk->parent_fd >= 0)
+        close(mk->parent_fd);
 }
 
 void bstore_remove_tree(int dirfd, const char *name)

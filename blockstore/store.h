@@ -28,10 +28,25 @@ struct bstore {
 int bstore_opendir(const struct bstore *store, const char *sub,
                    struct bs_err *err);
 
-/* Makes a folder or a name of a file that bstore_lock() sweeps if we die. The
- * lock is held. */
+/* A name that bstore_lock() sweeps if we die. */
 void bstore_tmp_name(char name[BSTORE_TMP_NAME]);
-int bstore_tmp_dir(int dirfd, char name[BSTORE_TMP_NAME], struct bs_err *err);
+
+/* A folder in the making.  It lives without the store's lock, which is taken
+ * to begin and to publish only: who sweeps leaves alone what is flocked. */
+struct bstore_making {
+    int parent_fd, fd; /* -1 = none */
+    char name[BSTORE_TMP_NAME]; /* "" = none, or published */
+};
+#define BSTORE_NOT_MAKING { -1, -1, "" }
+
+/* Begins STORE/sub/.tmp-*.  Takes the store's lock for a moment. */
+int bstore_make_begin(struct bstore *store, const char *sub,
+                      struct bstore_making *mk, struct bs_err *err);
+/* Durably gives it its name; its files are synced.  The lock is held. */
+int bstore_make_publish(struct bstore_making *mk, const char *name,
+                        struct bs_err *err);
+/* Discards what is not published. */
+void bstore_make_end(struct bstore_making *mk);
 
 /* Removes name and what is in it, as far as it can. */
 void bstore_remove_tree(int dirfd, const char *name);

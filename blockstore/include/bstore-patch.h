@@ -17,8 +17,9 @@ struct bstore_patch_info {
 };
 
 /* Checks the signature against the store's trusted keys, unpacks and verifies
- * every cluster.  Already there: nothing to do, *id set, 0.
- * -EMEDIUMTYPE: the store lacks the "from" image.  Takes the store's lock. */
+ * every cluster and each file's content.  Already there: the signature is
+ * checked and *id set, 0.  -EMEDIUMTYPE: the store lacks the "from" image.
+ * Takes the store's lock, for moments only. */
 int bstore_patch_import(struct bstore *store, const char *path,
                         const struct bstore_progress *progress,
                         struct bstore_digest *id, struct bs_err *err);
@@ -31,8 +32,14 @@ int bstore_patch_find(struct bstore *store, const char *ref,
 int bstore_patch_remove(struct bstore *store, const char *ref,
                         struct bs_err *err);
 
+/* Checks the stored bundle again, with the key that signed it on import: a
+ * patch whose key has lost the store's trust can still be rolled back. */
 int bstore_patch_open(struct bstore *store, const struct bstore_digest *id,
                       struct bstore_patch **out, struct bs_err *err);
+/* Before applying: -EKEYREJECTED if its key is no longer trusted. */
+int bstore_patch_check_trust(struct bstore *store,
+                             const struct bstore_patch *patch,
+                             struct bs_err *err);
 void bstore_patch_close(struct bstore_patch *patch);
 const struct bstore_digest *bstore_patch_id(const struct bstore_patch *patch);
 const struct bstore_manifest *bstore_patch_manifest(const struct bstore_patch *patch);
