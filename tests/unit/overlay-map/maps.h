@@ -7,7 +7,7 @@
 
 #include "bs/bytes.h"
 #include "omap-build.h"
-#include "random.h"
+#include "util.h"
 
 static inline struct omap *map_of(uint64_t size_blk,
                                   const struct omap_run *runs, size_t n)
@@ -24,13 +24,14 @@ static inline struct omap *map_of(uint64_t size_blk,
     return map;
 }
 
-#define ck_assert_run_eq(run, b, c, sb, s)                                     \
+/* Also for inner loops. */
+#define must_run(run, b, c, sb, s)                                             \
     do {                                                                       \
         struct omap_run run_ = (run);                                          \
-        ck_assert_uint_eq(run_.blk, (b));                                      \
-        ck_assert_uint_eq(run_.count, (c));                                    \
-        ck_assert_uint_eq(run_.src_blk, (sb));                                 \
-        ck_assert_uint_eq(run_.source, (s));                                   \
+        must(run_.blk == (b));                                                 \
+        must(run_.count == (c));                                               \
+        must(run_.src_blk == (sb));                                            \
+        must(run_.source == (s));                                              \
     } while (0)
 
 struct model {
@@ -94,17 +95,17 @@ static inline void check_against_model(const struct omap *map,
         uint64_t max = 1 + rng_below(rng, 60), end;
         struct omap_run run = omap_lookup(map, blk, max);
 
-        ck_assert_uint_eq(run.blk, blk);
-        ck_assert(run.count >= 1 && run.count <= max);
-        ck_assert(run.count <= m->size_blk - blk);
+        must(run.blk == blk);
+        must(run.count >= 1 && run.count <= max);
+        must(run.count <= m->size_blk - blk);
         for (uint64_t i = 0; i < run.count; i++) {
-            ck_assert_uint_eq(run.source, m->source[blk + i]);
-            ck_assert_uint_eq(run.src_blk + i, m->src_blk[blk + i]);
+            must(run.source == m->source[blk + i]);
+            must(run.src_blk + i == m->src_blk[blk + i]);
         }
         end = blk + run.count;
         if (run.count < max && end < m->size_blk)
-            ck_assert(m->source[end] != run.source ||
-                      m->src_blk[end] != run.src_blk + run.count);
+            must(m->source[end] != run.source ||
+                 m->src_blk[end] != run.src_blk + run.count);
     }
 }
 

@@ -131,9 +131,8 @@ START_TEST(the_newer_wins_block_by_block)
         ck_assert_msg(omap_n_extents(map) == t[i].n_want, "%s: %zu extents",
                       t[i].what, omap_n_extents(map));
         for (size_t j = 0; j < t[i].n_want; j++)
-            ck_assert_run_eq(omap_extent(map, j), t[i].want[j].blk,
-                             t[i].want[j].count, t[i].want[j].src_blk,
-                             t[i].want[j].source);
+            must_run(omap_extent(map, j), t[i].want[j].blk, t[i].want[j].count,
+                     t[i].want[j].src_blk, t[i].want[j].source);
         omap_free(map);
         omap_builder_free(b);
     }
@@ -184,10 +183,10 @@ START_TEST(a_map_is_added_with_its_sources_shifted)
     ck_assert_int_eq(omap_builder_finish(b, &map), 0);
     ck_assert_uint_eq(omap_n_sources(map), 4);
     ck_assert_uint_eq(omap_n_extents(map), 4);
-    ck_assert_run_eq(omap_extent(map, 0), 10, 2, 100, 0);
-    ck_assert_run_eq(omap_extent(map, 1), 12, 3, 7, 1);
-    ck_assert_run_eq(omap_extent(map, 2), 15, 5, 105, 0);
-    ck_assert_run_eq(omap_extent(map, 3), 30, 3, 7, 3);
+    must_run(omap_extent(map, 0), 10, 2, 100, 0);
+    must_run(omap_extent(map, 1), 12, 3, 7, 1);
+    must_run(omap_extent(map, 2), 15, 5, 105, 0);
+    must_run(omap_extent(map, 3), 30, 3, 7, 3);
     ck_assert_int_eq(omap_builder_add_map(b, second, OMAP_MAX_SOURCES - 2),
                      -EINVAL);
     omap_builder_free(b);
@@ -206,7 +205,7 @@ START_TEST(sources_count_even_if_nothing_of_them_is_left)
     struct omap *map = map_of(SIZE_BLK, both, 2);
 
     ck_assert_uint_eq(omap_n_extents(map), 1);
-    ck_assert_run_eq(omap_extent(map, 0), 10, 5, 0, 1);
+    must_run(omap_extent(map, 0), 10, 5, 0, 1);
     ck_assert_uint_eq(omap_n_sources(map), 9);
     omap_free(map);
 }
@@ -227,11 +226,11 @@ START_TEST(a_builder_goes_on_after_it_has_finished)
     ck_assert_int_eq(omap_builder_finish(b, &two), 0);
     omap_builder_free(b);
     ck_assert_uint_eq(omap_n_extents(one), 1);
-    ck_assert_run_eq(omap_extent(one, 0), 10, 10, 100, 0);
-    ck_assert_run_eq(omap_extent(same, 0), 10, 10, 100, 0);
+    must_run(omap_extent(one, 0), 10, 10, 100, 0);
+    must_run(omap_extent(same, 0), 10, 10, 100, 0);
     ck_assert_uint_eq(omap_n_extents(two), 2);
-    ck_assert_run_eq(omap_extent(two, 0), 8, 4, 50, 1);
-    ck_assert_run_eq(omap_extent(two, 1), 12, 8, 102, 0);
+    must_run(omap_extent(two, 0), 8, 4, 50, 1);
+    must_run(omap_extent(two, 1), 12, 8, 102, 0);
     omap_free(one);
     omap_free(same);
     omap_free(two);
@@ -312,8 +311,8 @@ START_TEST(merging_maps_equals_merging_layers)
         for (size_t i = 0; i < omap_n_extents(a); i++) {
             struct omap_run run = omap_extent(b, i);
 
-            ck_assert_run_eq(omap_extent(a, i), run.blk, run.count, run.src_blk,
-                             run.source);
+            must_run(omap_extent(a, i), run.blk, run.count, run.src_blk,
+                     run.source);
         }
         omap_free(a);
         omap_free(b);

@@ -5,7 +5,7 @@
 
 #include "bs/bytes.h"
 #include "bs/crc32c.h"
-#include "random.h"
+#include "util.h"
 
 /* RFC 3720, B.4 */
 START_TEST(the_vectors_of_the_standard_hold)

@@ -34,23 +34,23 @@ START_TEST(lookup_answers_the_run_from_the_block_on)
     struct omap *map = map_of(50, three, N_ELEMS(three));
 
     for (size_t i = 0; i < N_ELEMS(t); i++)
-        ck_assert_run_eq(omap_lookup(map, t[i].blk, t[i].max), t[i].blk,
-                         t[i].count, t[i].src_blk, t[i].source);
+        must_run(omap_lookup(map, t[i].blk, t[i].max), t[i].blk, t[i].count,
+                 t[i].src_blk, t[i].source);
     ck_assert_uint_eq(omap_size_blk(map), 50);
     ck_assert_uint_eq(omap_n_sources(map), 3);
     ck_assert_uint_eq(omap_n_extents(map), 3);
     for (size_t i = 0; i < N_ELEMS(three); i++)
-        ck_assert_run_eq(omap_extent(map, i), three[i].blk, three[i].count,
-                         three[i].src_blk, three[i].source);
+        must_run(omap_extent(map, i), three[i].blk, three[i].count,
+                 three[i].src_blk, three[i].source);
     omap_free(map);
 }
 END_TEST
 
 START_TEST(no_map_is_the_empty_map_of_infinite_size)
 {
-    ck_assert_run_eq(omap_lookup(NULL, 5, 7), 5, 7, 5, OMAP_BASE);
-    ck_assert_run_eq(omap_lookup(NULL, 1ull << 50, UINT64_MAX), 1ull << 50,
-                     UINT64_MAX, 1ull << 50, OMAP_BASE);
+    must_run(omap_lookup(NULL, 5, 7), 5, 7, 5, OMAP_BASE);
+    must_run(omap_lookup(NULL, 1ull << 50, UINT64_MAX), 1ull << 50, UINT64_MAX,
+             1ull << 50, OMAP_BASE);
     ck_assert_uint_eq(omap_size_blk(NULL), UINT64_MAX);
     ck_assert_uint_eq(omap_n_extents(NULL), 0);
     ck_assert_uint_eq(omap_n_sources(NULL), 0);
@@ -64,7 +64,7 @@ START_TEST(a_map_without_extents_is_all_base)
 {
     struct omap *map = map_of(10, NULL, 0);
 
-    ck_assert_run_eq(omap_lookup(map, 3, 100), 3, 7, 3, OMAP_BASE);
+    must_run(omap_lookup(map, 3, 100), 3, 7, 3, OMAP_BASE);
     ck_assert_uint_eq(omap_n_extents(map), 0);
     omap_free(map);
     map = map_of(0, NULL, 0);
@@ -95,14 +95,13 @@ START_TEST(every_extent_is_found_whatever_their_number)
         for (size_t i = 0; i < sizes[s]; i++) {
             uint64_t blk = i * 3;
 
-            ck_assert_run_eq(omap_lookup(map, blk, 9), blk, 1, blk, OMAP_BASE);
-            ck_assert_run_eq(omap_lookup(map, blk + 1, 9), blk + 1, 2, i * 5,
-                             i % 7);
-            ck_assert_run_eq(omap_lookup(map, blk + 2, 9), blk + 2, 1,
-                             i * 5 + 1, i % 7);
+            must_run(omap_lookup(map, blk, 9), blk, 1, blk, OMAP_BASE);
+            must_run(omap_lookup(map, blk + 1, 9), blk + 1, 2, i * 5, i % 7);
+            must_run(omap_lookup(map, blk + 2, 9), blk + 2, 1, i * 5 + 1,
+                     i % 7);
         }
-        ck_assert_run_eq(omap_lookup(map, sizes[s] * 3, 9), sizes[s] * 3, 1,
-                         sizes[s] * 3, OMAP_BASE);
+        must_run(omap_lookup(map, sizes[s] * 3, 9), sizes[s] * 3, 1,
+                 sizes[s] * 3, OMAP_BASE);
         omap_free(map);
         omap_builder_free(b);
     }
@@ -128,14 +127,14 @@ START_TEST(the_last_blocks_of_the_largest_map_are_found)
         for (size_t i = 0; i < n; i++) {
             uint64_t blk = OMAP_MAX_BLK - 1 - 2 * i;
 
-            ck_assert_run_eq(omap_lookup(map, blk, 9), blk, 1, blk,
-                             OMAP_MAX_SOURCES - 1);
+            must_run(omap_lookup(map, blk, 9), blk, 1, blk,
+                     OMAP_MAX_SOURCES - 1);
             if (i > 0)
-                ck_assert_run_eq(omap_lookup(map, blk + 1, 9), blk + 1, 1,
-                                 blk + 1, OMAP_BASE);
+                must_run(omap_lookup(map, blk + 1, 9), blk + 1, 1, blk + 1,
+                         OMAP_BASE);
         }
-        ck_assert_run_eq(omap_lookup(map, 0, UINT64_MAX), 0,
-                         OMAP_MAX_BLK - 2 * n + 1, 0, OMAP_BASE);
+        must_run(omap_lookup(map, 0, UINT64_MAX), 0, OMAP_MAX_BLK - 2 * n + 1,
+                 0, OMAP_BASE);
         omap_free(map);
         omap_builder_free(b);
     }
@@ -147,10 +146,10 @@ START_TEST(a_gap_reaches_to_the_end_of_the_largest_map)
     static const struct omap_run one = {0, 1, 5, 0};
     struct omap *map = map_of(OMAP_MAX_BLK, &one, 1);
 
-    ck_assert_run_eq(omap_lookup(map, 1, UINT64_MAX), 1, OMAP_MAX_BLK - 1, 1,
-                     OMAP_BASE);
-    ck_assert_run_eq(omap_lookup(map, OMAP_MAX_BLK - 1, 9), OMAP_MAX_BLK - 1, 1,
-                     OMAP_MAX_BLK - 1, OMAP_BASE);
+    must_run(omap_lookup(map, 1, UINT64_MAX), 1, OMAP_MAX_BLK - 1, 1,
+             OMAP_BASE);
+    must_run(omap_lookup(map, OMAP_MAX_BLK - 1, 9), OMAP_MAX_BLK - 1, 1,
+             OMAP_MAX_BLK - 1, OMAP_BASE);
     omap_free(map);
 }
 END_TEST
@@ -174,7 +173,7 @@ START_TEST(a_run_longer_than_an_extent_is_split_and_loses_nothing)
     }
     ck_assert_uint_eq(blk, end);
     ck_assert_uint_eq(pieces, 4);
-    ck_assert_run_eq(omap_lookup(map, end, 1), end, 1, end, OMAP_BASE);
+    must_run(omap_lookup(map, end, 1), end, 1, end, OMAP_BASE);
     omap_free(map);
 }
 END_TEST

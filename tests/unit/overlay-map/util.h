@@ -1,13 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* random.h: random tests that can be repeated.  The seed is printed; SEED=N
- * in the environment sets it. */
-#ifndef TEST_RANDOM_H
-#define TEST_RANDOM_H
+/* util.h: random tests that can be repeated.  The seed is printed; SEED=N in
+ * the environment sets it. */
+#ifndef TEST_UTIL_H
+#define TEST_UTIL_H
+
+#include <check.h>
 
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+
+/* ck_assert() for inner loops: it tells Check nothing while it holds. */
+#define must(cond)                                                             \
+    do {                                                                       \
+        if (!(cond))                                                           \
+            ck_abort_msg("%s", #cond);                                         \
+    } while (0)
 
 struct rng {
     uint64_t state;
