@@ -26,7 +26,7 @@ start_worker v --threads 8
 nbdinfo --json "$uri" >"$W/info.json"
 jq -e ".exports[0] | .\"export-size\" == $size and (.is_read_only | not) and
     .can_flush and .can_fua and .can_trim and .can_zero and .can_multi_conn and
-    .can_cache and .block_minimum == 1 and .block_preferred == 4096" "$W/info.json" >/dev/null ||
+    .can_cache and .block_size_minimum == 1 and .block_size_preferred == 4096" "$W/info.json" >/dev/null ||
     fail "nbdinfo: $(cat "$W/info.json")"
 
 say "the golden image through it"
