@@ -1,69 +1,122 @@
 #!/usr/bin/env bash
-# Kills the worker, the agent or the command, or resets the guest, at moments
-# spread over an apply and a rollback.  No group is ever between old and new,
-# and the same command finishes.  KILLS = moments per victim (default 3).
+# Kills the agent and the worker at each step of an apply and a rollback that
+# their journals know, and the command and the guest at moments spread over
+# it.  No group is ever between old and new, and the same command finishes.
+# LONG=1: each step in both directions, and more moments.
 here=$(dirname "$0")
 # shellcheck source-path=SCRIPTDIR source=functions.bash
 . "$here/functions.bash"
 requires_guests
-kills=${KILLS:-3}
 
 tiny_pair
 blksub volume create g --image v1 >/dev/null
 start_worker g
 boot g
 agent_up g
+mapfile -t agent_steps < <("$BLKSUB_AGENT" --debug-steps)
+mapfile -t worker_steps < <(grep -oh 'hv_stop_at("[^"]*")' "$top"/hv/*.c | cut -d '"' -f 2 | sort -u)
+[ ${#agent_steps[@]} -ge 3 ] && [ ${#worker_steps[@]} -ge 3 ] || fail "no steps to die at"
 
 now_ms() { date +%s%3N; }
 
-# How long one takes when nobody disturbs it.
-start=$(now_ms)
-expect 0 blksub apply "$W/p1" --volume g
-took_apply=$(($(now_ms) - start))
-start=$(now_ms)
-expect 0 blksub rollback "$W/p1" --volume g
-took_rollback=$(($(now_ms) - start))
-say "undisturbed: apply $took_apply ms, rollback $took_rollback ms"
-
-strike() {
-    case $1 in
-    command) kill -9 "$2" 2>/dev/null || true ;;
-    worker) kill -9 "$(worker_pid g)" ;;
-    agent) guest g 'kill -9 $(pidof blksub-agent)' 60 || true ;;
-    guest) "$images/guest-qmp" "$W/g" system_reset >/dev/null ;;
-    esac
+# What the guest has now decides what is done next.
+state=old
+next() {
+    if [ $state = old ]; then
+        command=apply want=new
+    else
+        command=rollback want=old
+    fi
 }
 
-# round COMMAND VICTIM DELAY-MS WANT
-round() {
-    local command=$1 victim=$2 delay=$3 want=$4 pid r=0
-    timeout 300 "$B/blksub" "$command" "$W/p1" --volume g >"$W/job.log" 2>&1 </dev/null &
-    pid=$!
-    sleep "$((delay / 1000)).$(printf %03d $((delay % 1000)))"
-    strike "$victim" $pid
-    [ "$victim" != worker ] || start_worker g
-    [ "$victim" != guest ] || wait_up g
-    wait $pid || r=$?
+# After the blow: nothing in between; the same command brings it to an end.
+aftermath() { # WHAT EXIT-CODE-OF-THE-DISTURBED
+    local r=0
     agent_up g
     whole_groups g
-    say "$command, $victim at $delay ms: ended with $r, $(cut -d ' ' -f 2 "$W/groups" | sort | uniq -c | xargs)"
-    r=0
-    timeout 300 "$B/blksub" "$command" "$W/p1" --volume g >"$W/said" 2>&1 || r=$?
+    say "$command, $1: ended with $2; groups: $(cut -d ' ' -f 2 "$W/groups" | sort | uniq -c | xargs)"
+    timeout 300 "$B/blksub" $command "$W/p1" --volume g >"$W/said" 2>&1 || r=$?
     [ $r = 0 ] || {
         cat "$W/job.log" "$W/said"
         fail "the same command did not finish: exit code $r"
     }
-    all_groups g "$want"
+    all_groups g $want
+    state=$want
 }
 
-for victim in command agent worker guest; do
-    for i in $(seq "$kills"); do
-        round apply $victim $((took_apply * (2 * i - 1) / (2 * kills))) new
-        round rollback $victim $((took_rollback * (2 * i - 1) / (2 * kills))) old
-    done
+disturbed() {
+    local r=0
+    timeout 300 "$B/blksub" $command "$W/p1" --volume g >"$W/job.log" 2>&1 </dev/null || r=$?
+    echo $r
+}
+
+agent_dies_at() {
+    local r
+    next
+    guest g "echo --debug-stop $1 >/run/agent-args; kill -9 \$(pidof blksub-agent)"
+    wait_for 60 guest g 'pidof blksub-agent && [ ! -e /run/agent-args ]' 20
+    agent_up g
+    r=$(disturbed)
+    aftermath "agent dies at $1" "$r"
+}
+
+worker_dies_at() {
+    local r
+    next
+    stop_worker g
+    BLKSUB_WORKER_STOP=$1 start_worker g
+    agent_up g
+    r=$(disturbed)
+    stop_worker g # if it has not died
+    start_worker g
+    aftermath "worker dies at $1" "$r"
+}
+
+strike_at() { # command|guest|worker|agent MILLISECONDS
+    local pid r=0
+    next
+    timeout 300 "$B/blksub" $command "$W/p1" --volume g >"$W/job.log" 2>&1 </dev/null &
+    pid=$!
+    sleep "$(($2 / 1000)).$(printf %03d $(($2 % 1000)))"
+    case $1 in
+    command) kill -9 $pid 2>/dev/null || true ;;
+    guest)
+        "$images/guest-qmp" "$W/g" system_reset >/dev/null
+        wait_up g
+        ;;
+    esac
+    wait $pid || r=$?
+    aftermath "$1 struck at $2 ms" $r
+}
+
+for round in 1 ${LONG:+2}; do
+    for step in "${agent_steps[@]}"; do agent_dies_at "$step"; done
+    [ -z "${LONG-}" ] || for step in "${agent_steps[@]}"; do agent_dies_at "$step:5"; done
+    for step in "${worker_steps[@]}"; do worker_dies_at "$step"; done
+    # The second round goes the other way at each step.
+    if [ "$round" = 1 ] && [ -n "${LONG-}" ]; then
+        next
+        [ "$(disturbed)" = 0 ] || fail "undisturbed, it failed"
+        state=$want
+    fi
+done
+
+next
+start=$(now_ms)
+[ "$(disturbed)" = 0 ] || fail "undisturbed, it failed"
+took=$(($(now_ms) - start))
+state=$want
+say "undisturbed: $took ms"
+n=2
+[ -z "${LONG-}" ] || n=8
+for i in $(seq $n); do
+    strike_at command $((took * (2 * i - 1) / (2 * n)))
+    strike_at guest $((took * (2 * i - 1) / (2 * n)))
 done
 
 say "and nothing is left behind"
+next
+[ $state = old ] || [ "$(disturbed)" = 0 ]
 guest_off g
 manifest_of g "$W/g.manifest"
 same_tree "$W/v1.manifest" "$W/g.manifest"
