@@ -71,13 +71,23 @@ static bool begins_with(const char *line, size_t len, const char *word)
     return len >= strlen(word) && memcmp(line, word, strlen(word)) == 0;
 }
 
-/* Exactly `want` bytes, in the one spelling base64 has for them. */
+/* Exactly `want` bytes, in the one spelling base64 has for them.  libsodium
+ * 1.0.18 takes every byte >= 0x80 for a '/', so what it decodes is encoded
+ * again and compared. */
 static bool unbase64(uint8_t *out, size_t want, const char *text, size_t len)
 {
+    char again[sodium_base64_ENCODED_LEN(SEC_BYTES, B64)];
     size_t got;
+    bool same;
 
-    return sodium_base642bin(out, want, text, len, NULL, &got, NULL, B64) ==
-               0 && got == want;
+    if (want > SEC_BYTES ||
+        sodium_base642bin(out, want, text, len, NULL, &got, NULL, B64) != 0 ||
+        got != want)
+        return false;
+    sodium_bin2base64(again, sizeof(again), out, want, B64);
+    same = strlen(again) == len && memcmp(again, text, len) == 0;
+    sodium_memzero(again, sizeof(again)); /* it may be a secret key */
+    return same;
 }
 
 /* A key file: a comment and a line of base64; people edit these, so blanks at
