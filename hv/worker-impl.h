@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* worker-impl.h: what the files worker*.c share. */
+#ifndef HV_WORKER_IMPL_H
+#define HV_WORKER_IMPL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "apply.h"
+#include "control.h"
+#include "hv-worker.h"
+#include "request.h"
+
+#define WORKER_QUEUE_MAX 8
+
+/* Who waits for a job: several clients may. */
+struct waiter {
+    struct waiter *next;
+    uint64_t client;
+    json_int_t id;
+};
+
+struct job {
+    struct job *next;
+    struct hv_request req; /* never changed */
+    struct waiter *waiters; /* guarded by the worker's lock */
+    atomic_bool cancel, committed;
+};
+
+struct hv_worker {
+    /* Set before the threads start, never changed. */
+    struct bstore *store;
+    struct bstore_volume *volume;
+    bool read_only;
+    char *agent_path;
+    struct hv_control *control;
+    int wake_fd; /* wakes the job thread */
+    pthread_t thread;
+    bool started;
+
+    atomic_bool stop;
+
+    /* The job thread's alone. */
+    struct hv_link *link;
+    int64_t last_event_ms;
+
+    /* Lock order: lock before the control server's own. */
+    pthread_mutex_t lock; /* guards the fields below; never across I/O */
+    struct job *running, *queue;
+    const char *stage; /* of running; a constant */
+    uint64_t done, total;
+    /* What status tells, as the job thread saw it last. */
+    json_t *applied; /* array */
+    struct bstore_digest current;
+    bool agent_up;
+    struct hv_hello hello;
+    char problem[160], note[256];
+};
+
+/* worker-status.c */
+void worker_refresh_applied(struct hv_worker *w); /* job thread */
+void worker_refresh_agent(struct hv_worker *w);   /* job thread */
+json_t *worker_status(struct hv_worker *w);
+
+/* worker-job.c */
+void *worker_job_thread(void *arg);
+void worker_request(void *opaque, uint64_t client, json_t *obj);
+const char *worker_cmd_name(enum hv_cmd cmd);
+void worker_free_jobs(struct hv_worker *w);
+
+#endif
