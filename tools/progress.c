@@ -76,7 +76,7 @@ void cmd_progress_line(const struct cmd_progress *p, uint64_t done,
                        uint64_t total, int64_t elapsed_ms, int width, char *buf)
 {
     char tail[64], percent[8] = "";
-    int bar, full, len;
+    int bar, full, len, tail_room;
 
     if (done > total)
         done = total;
@@ -85,8 +85,10 @@ void cmd_progress_line(const struct cmd_progress *p, uint64_t done,
                  (unsigned)((double)done / (double)total * 100.0));
     rate_and_rest(p, done, total, elapsed_ms, tail, sizeof(tail));
     /* WHAT [####....]  42 %  120.0 MiB/s  0:42 left */
-    bar = width - (int)strlen(p->what) - (int)strlen(percent) -
-          (int)strlen(tail) - 5;
+    tail_room = p->not_bytes ? 14 : 28; /* so that the bar keeps its length */
+    if ((int)strlen(tail) > tail_room)
+        tail_room = (int)strlen(tail);
+    bar = width - (int)strlen(p->what) - (int)strlen(percent) - tail_room - 5;
     if (bar > 40)
         bar = 40;
     if (bar < 5 || total == 0) {

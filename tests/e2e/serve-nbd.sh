@@ -127,6 +127,24 @@ nbdcopy "$uri" null:
 stop_worker v
 grep -q read "$W/stats" || fail "the filter did not run"
 
+if command -v openssl >/dev/null && nbdkit --dump-config | grep -qx tls=yes; then
+    say "TLS"
+    tls=$W/tls
+    mkdir "$tls"
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
+        -subj /CN=test-ca -keyout "$tls/ca-key.pem" -out "$tls/ca-cert.pem" 2>/dev/null
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost \
+        -keyout "$tls/server-key.pem" -out "$tls/server.csr" 2>/dev/null
+    openssl x509 -req -days 2 -in "$tls/server.csr" -CA "$tls/ca-cert.pem" \
+        -CAkey "$tls/ca-key.pem" -CAcreateserial -out "$tls/server-cert.pem" \
+        -extfile <(echo subjectAltName=DNS:localhost) 2>/dev/null
+    start_worker v --tls-certificates "$tls"
+    nbdinfo --size "nbds+unix://localhost/?socket=$W/v/nbd.sock&tls-certificates=$tls" >"$W/size"
+    [ "$(cat "$W/size")" = $size ] || fail "TLS: $(cat "$W/size")"
+    ! nbdinfo --size "$uri" >/dev/null 2>&1 || fail "served without TLS"
+    stop_worker v
+fi
+
 # The golden image is what it was.
 blksub volume remove v >/dev/null
 blksub image import "$golden" >"$W/again"
