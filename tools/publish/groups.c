@@ -5,6 +5,8 @@
 #include "plan.h"
 #include "util.h"
 
+enum { MAX_NAME_BYTES = 200 };
+
 size_t pub_plan_root(struct pub_plan *p, size_t node)
 {
     while (p->nodes[node].up != node) {
@@ -65,6 +67,11 @@ int pub_plan_named(struct pub_plan *p, const char *prefix, const char *path,
     char *name;
     size_t i;
 
+    /* Names are bounded; what lies deeper shares a group. */
+    while (len > MAX_NAME_BYTES) {
+        while (path[--len] != '/')
+            ;
+    }
     if (asprintf(&name, "%s%.*s", prefix, (int)len, path) < 0)
         return -ENOMEM;
     for (i = p->n_packages; i < p->n_nodes; i++)
@@ -490,6 +497,11 @@ static int fill(struct pub_plan *p, struct pub_groups *g)
     for (i = 0; i < p->c->n; i++)
         if (p->at[i] != PUB_NONE)
             p->c->v[i].group = p->nodes[pub_plan_root(p, p->at[i])].group;
+    g->of_package = calloc(p->dbs[1]->n_packages + 1, sizeof(*g->of_package));
+    if (!g->of_package)
+        return -ENOMEM;
+    for (i = 0; i < p->dbs[1]->n_packages; i++)
+        g->of_package[i] = p->nodes[pub_plan_root(p, p->node_of[1][i])].group;
     for (i = 0; i < g->n_stanzas; i++)
         g->stanzas[i].group =
             p->nodes[pub_plan_root(p, g->stanzas[i].group)].group;
@@ -566,5 +578,6 @@ void pub_groups_fini(struct pub_groups *g)
     }
     free(g->v);
     free(g->stanzas);
+    free(g->of_package);
     memset(g, 0, sizeof(*g));
 }

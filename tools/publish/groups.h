@@ -16,6 +16,7 @@ struct pub_groups {
     uint32_t n_stanzas;
     size_t cap_stanzas;
     uint32_t n_packages;
+    uint32_t *of_package; /* group by package of the new database, or NO_GROUP */
 };
 
 /* Sets the group of each shipped change in c. */
