@@ -77,6 +77,24 @@ static unsigned dev_index(struct apply *a, uint64_t dev)
     return i;
 }
 
+/* One path that the agent cannot look at is a conflict, not the end. */
+static int take_op_error(struct apply *a, uint32_t i, struct wire_r *r,
+                         struct bs_err *err)
+{
+    struct bs_err why;
+    int e;
+
+    e = hv_link_refusal(r, a->m->ops[i].path, &why);
+    if (e == -EPROTO || e == -EBUSY || e == -ENOSPC) {
+        if (err)
+            *err = why;
+        return e;
+    }
+    if (a->groups[a->m->ops[i].group].todo)
+        apply_exclude(a, a->m->ops[i].group, a->m->ops[i].path, "%s", why.text);
+    return 0;
+}
+
 static int take_op_state(void *opaque, uint32_t i, uint16_t type,
                          struct wire_r *r, struct bs_err *err)
 {
@@ -86,7 +104,7 @@ static int take_op_state(void *opaque, uint32_t i, uint16_t type,
     struct dev_work *d;
 
     if (type == WIRE_ERROR)
-        return hv_link_refusal(r, a->m->ops[i].path, err);
+        return take_op_error(a, i, r, err);
     if (type != WIRE_OP_STATE || !wire_get_op_state(r, &m) || m.index != i)
         return hv_link_malformed("OP", err);
     w->seen = true;

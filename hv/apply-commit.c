@@ -8,6 +8,8 @@
 #include "apply-impl.h"
 #include "bs/log.h"
 
+#define AGENT_RETURN_MS (60 * 1000)
+
 /* ---- lists ---- */
 
 static size_t bitmap_bytes(uint32_t n)
@@ -196,19 +198,28 @@ static void commit_progress(void *opaque, uint32_t done, uint32_t total,
     apply_progress(opaque, "committing", done, total);
 }
 
+static int publish(struct apply *a, const struct bstore_applied *list, size_t n,
+                   struct bs_err *err)
+{
+    int r;
+
+    r = bstore_volume_commit(a->env->volume, list, n, err);
+    if (r == 0 && a->env->list_changed)
+        a->env->list_changed(a->env->opaque);
+    return r;
+}
+
 /* The map goes back to what it was; the guest, which waits prepared, is then
  * told to undo. */
 static int undo(struct apply *a, struct bs_err *err)
 {
     int r;
 
-    r = bstore_volume_commit(a->env->volume, a->old, a->n_old, err);
+    r = publish(a, a->old, a->n_old, err);
     if (r < 0)
         return bs_prefix(err, r, "the apply can neither go on nor be undone");
     a->committed = false;
     atomic_store(a->env->committed, false);
-    if (a->env->list_changed)
-        a->env->list_changed(a->env->opaque);
     return 0;
 }
 
@@ -254,6 +265,32 @@ static int evict(struct apply *a, struct bs_err *err)
     return r < 0 ? r : APPLY_AGAIN;
 }
 
+/* The agent was lost after the commit point: when it is back soon, its journal
+ * and the list finish the job together. */
+static int wait_and_recover(struct apply *a, struct bs_err *err)
+{
+    const struct bstore_applied *list;
+    char note[256];
+    size_t n, i;
+    int r;
+
+    apply_progress(a, "reconnecting", 0, 0);
+    r = hv_link_refresh(a->env->link, AGENT_RETURN_MS, err);
+    if (r == 0)
+        r = hv_recover(a->env, note, sizeof(note), err);
+    if (r == 0 && note[0])
+        r = bs_fail(err, EHOSTUNREACH, "%s", note);
+    list = bstore_volume_applied(a->env->volume, &n);
+    for (i = 0; r == 0 && i < n; i++)
+        if (list[i].phase != BSTORE_APPLIED)
+            r = bs_fail(err, EHOSTUNREACH, "the job could not be finished");
+    if (r == 0)
+        json_array_append_new(a->notes,
+                              json_string("the agent was lost after the switch "
+                                          "and finished when it was back"));
+    return r;
+}
+
 /* The last moment for a cancel; from now on only the worker's end counts. */
 static int last_word(struct apply *a, struct bs_err *err)
 {
@@ -264,6 +301,24 @@ static int last_word(struct apply *a, struct bs_err *err)
         return bs_fail(err, ECANCELED, "stopped on request");
     hv_link_set_flags(a->env->link, stop, NULL);
     return 0;
+}
+
+/* The guest goes forward: proof of what is in place, then the rest. */
+static int commit_guest(struct apply *a, struct bs_err *err)
+{
+    int r;
+
+    r = evict(a, err);
+    if (r < 0)
+        return r;
+    hv_stop_at("evicted");
+    apply_progress(a, "committing", 0, 0);
+    wire_put_bytes(hv_link_payload(a->env->link), a->job_id, 16);
+    r = hv_link_call(a->env->link, WIRE_COMMIT, take_committed, a,
+                     APPLY_COMMIT_LIMIT_MS, commit_progress, err);
+    if (r == 0)
+        hv_stop_at("guest-committed");
+    return r;
 }
 
 int apply_commit(struct apply *a, struct bs_err *err)
@@ -279,31 +334,21 @@ int apply_commit(struct apply *a, struct bs_err *err)
     atomic_store(a->env->committed, true);
     r = last_word(a, err);
     if (r == 0)
-        r = bstore_volume_commit(a->env->volume, list, n, err);
+        r = publish(a, list, n, err);
     if (r < 0) {
         atomic_store(a->env->committed, false);
         goto out;
     }
     a->committed = true;
     hv_stop_at("committed");
-    if (a->env->list_changed)
-        a->env->list_changed(a->env->opaque);
-    r = evict(a, err);
-    if (r < 0)
-        goto out;
-    hv_stop_at("evicted");
-    apply_progress(a, "committing", 0, 0);
-    wire_put_bytes(hv_link_payload(a->env->link), a->job_id, 16);
-    r = hv_link_call(a->env->link, WIRE_COMMIT, take_committed, a,
-                     APPLY_COMMIT_LIMIT_MS, commit_progress, err);
-    if (r < 0)
-        goto out;
-    hv_stop_at("guest-committed");
-    applied_finish(list, &n, at);
-    r = bstore_volume_commit(a->env->volume, list, n, err);
-    if (a->env->list_changed)
-        a->env->list_changed(a->env->opaque);
-    hv_stop_at("recorded");
+    r = commit_guest(a, err);
+    if (r == 0) {
+        applied_finish(list, &n, at);
+        r = publish(a, list, n, err);
+        hv_stop_at("recorded");
+    } else if (r != APPLY_AGAIN && !hv_link_is_up(a->env->link)) {
+        r = wait_and_recover(a, err);
+    }
 out:
     applied_free(list, n);
     return r;

@@ -42,6 +42,7 @@ struct op_work {
     bool staged : 1;
     /* These live through all attempts. */
     bool no_in_place : 1, no_token : 1;
+    uint8_t n_changes; /* how often it changed under our hands */
 };
 
 struct group_work {
@@ -122,6 +123,9 @@ static inline void bit_set(uint8_t *bits, uint32_t i, bool on)
 
 void apply_progress(struct apply *a, const char *stage, uint64_t done,
                     uint64_t total);
+/* Op i is no longer what it was when checked: look again, but not for ever.
+ * Always APPLY_AGAIN. */
+int apply_changed(struct apply *a, uint32_t i);
 /* Leaves group g out; path may be NULL. */
 void apply_exclude(struct apply *a, uint32_t g, const char *path,
                    const char *fmt, ...) __attribute__((format(printf, 4, 5)));

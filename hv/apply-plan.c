@@ -273,8 +273,8 @@ void apply_plan(struct apply *a)
         a->ops[i].method = 0;
         a->ops[i].dist = false;
         a->ops[i].verdict = OP_UNKNOWN;
-        if (!a->groups[a->m->ops[i].group].todo)
-            continue;
+        if (!a->groups[a->m->ops[i].group].todo || !a->ops[i].seen)
+            continue; /* not seen: its group is out already */
         judge(a, i);
         choose(a, i);
     }

@@ -155,10 +155,10 @@ static int retry_or_exclude(struct apply *a, uint32_t i)
         a->devs[w->dev].token_ok = false;
     } else if (wrong_method && w->method == WIRE_IN_PLACE) {
         w->no_in_place = true;
+    } else if (w->error == WIRE_E_CHANGED) {
+        return apply_changed(a, i);
     } else {
         apply_exclude(a, op->group, op->path, "%s",
-                      w->error == WIRE_E_CHANGED ?
-                          "the guest changed it meanwhile" :
                       w->error == WIRE_E_READ_ONLY ?
                           "it is on a file system that is mounted read-only" :
                       w->error == WIRE_E_DIGEST ?
@@ -291,8 +291,7 @@ static int take_prepared(void *opaque, uint32_t tag, uint16_t type,
         return hv_link_malformed("PREPARE", err);
     if (m.code != WIRE_E_CHANGED || m.index >= a->m->n_ops)
         return hv_link_refusal(&again, "PREPARE", err);
-    apply_exclude(a, a->m->ops[m.index].group, a->m->ops[m.index].path,
-                  "the guest changed it meanwhile");
+    apply_changed(a, m.index);
     a->prepare_changed = true;
     return 0;
 }
@@ -302,6 +301,7 @@ int apply_stage(struct apply *a, struct bs_err *err)
     int r;
 
     r = send_select(a, err);
+    hv_link_allow_ping(a->env->link, r == 0);
     if (r == 0)
         r = stage_all(a, err);
     if (r < 0)

@@ -52,6 +52,18 @@ void apply_exclude(struct apply *a, uint32_t g, const char *path,
                                         a->m->groups[g].name, "reason", text));
 }
 
+int apply_changed(struct apply *a, uint32_t i)
+{
+    struct op_work *w = &a->ops[i];
+
+    if (w->method == WIRE_IN_PLACE)
+        w->no_in_place = true; /* perhaps it was only opened */
+    else if (++w->n_changes >= 2)
+        apply_exclude(a, a->m->ops[i].group, a->m->ops[i].path,
+                      "the guest keeps changing it");
+    return APPLY_AGAIN;
+}
+
 /* ---- preconditions ---- */
 
 static int patch_name(const struct apply *a, const struct bstore_digest *id,
@@ -158,6 +170,7 @@ static void abort_attempt(struct apply *a)
     struct hv_link *link = a->env->link;
     struct bs_err err;
 
+    hv_link_allow_ping(link, false);
     if (!a->begun || a->committed)
         return;
     hv_link_set_flags(link, NULL, NULL); /* also when told to end */
@@ -180,8 +193,10 @@ static void begin_attempt(struct apply *a)
     for (i = 0; i < a->m->n_ops; i++) {
         struct op_work *w = &a->ops[i];
         bool no_in_place = w->no_in_place, no_token = w->no_token;
+        uint8_t n_changes = w->n_changes;
 
         memset(w, 0, sizeof(*w));
+        w->n_changes = n_changes;
         w->no_in_place = no_in_place;
         w->no_token = no_token;
     }
@@ -258,6 +273,8 @@ static void fini(struct apply *a)
     json_decref(a->restarted);
     bstore_image_close(a->from_image);
     bstore_patch_close(a->patch);
+    if (a->env->link)
+        hv_link_allow_ping(a->env->link, false);
     explicit_bzero(a->secret, sizeof(a->secret));
 }
 

@@ -15,6 +15,7 @@
 
 #define RETRY_MS 500        /* between attempts to connect */
 #define PING_MS 10000       /* between HELLOs to an idle agent */
+#define OVERDUE_MS 3000     /* an answer: is it still the same agent? */
 #define PING_LIMIT_MS 20000 /* an idle agent that takes longer is gone */
 #define REQUEST_LIMIT_MS (3600 * 1000) /* one request, with any progress */
 #define WINDOW 128u
@@ -48,6 +49,8 @@ struct hv_link {
 
     /* HELLO: nonce 0 = no answer is awaited. */
     uint64_t nonce;
+    uint32_t hello_seq;
+    bool may_ping;
     int64_t hello_sent, hello_answered;
     struct hv_hello hello;
 
@@ -137,6 +140,11 @@ void hv_link_get_flags(const struct hv_link *l, const atomic_bool **stop,
 {
     *stop = l->stop;
     *cancel = l->cancel;
+}
+
+void hv_link_allow_ping(struct hv_link *l, bool allow)
+{
+    l->may_ping = allow;
 }
 
 bool hv_link_is_up(const struct hv_link *l)
@@ -231,7 +239,8 @@ static void send_hello(struct hv_link *l)
     m.nonce = l->nonce;
     wire_w_init(&w, buf, sizeof(buf));
     wire_put_hello(&w, &m);
-    queue_frame(l, WIRE_HELLO, ++l->seq, buf, w.len);
+    l->hello_seq = ++l->seq;
+    queue_frame(l, WIRE_HELLO, l->hello_seq, buf, w.len);
     flush_out(l);
 }
 
@@ -351,6 +360,13 @@ static int take_answer(struct hv_link *l, const struct wire_frame *f,
     return 0;
 }
 
+/* Requests are answered in order: one from before the HELLO never will be. */
+static bool lost_requests(const struct hv_link *l)
+{
+    return l->n_pending > 0 &&
+           (int32_t)(l->pending[l->head % WINDOW].seq - l->hello_seq) < 0;
+}
+
 static void take_frames(struct hv_link *l)
 {
     size_t pos = 0;
@@ -371,9 +387,12 @@ static void take_frames(struct hv_link *l)
         }
         pos += WIRE_HEADER_BYTES + f.len;
         l->last_frame = hv_now_ms();
-        if (f.type == WIRE_HELLO_OK) /* of a ping, or late */
-            take_hello(l, p + WIRE_HEADER_BYTES, f.len);
-        else if (take_answer(l, &f, p + WIRE_HEADER_BYTES) < 0) {
+        if (f.type == WIRE_HELLO_OK) { /* of a ping, or late */
+            if (take_hello(l, p + WIRE_HEADER_BYTES, f.len) && lost_requests(l)) {
+                hv_link_drop(l, "the agent was started anew");
+                return;
+            }
+        } else if (take_answer(l, &f, p + WIRE_HEADER_BYTES) < 0) {
             hv_link_drop(l, "the agent sent an answer that nobody asked for");
             return;
         }
@@ -538,6 +557,15 @@ static int wait_step(struct hv_link *l, struct bs_err *err)
     left = l->last_frame + l->limit_ms - now;
     if (left > l->head_since + REQUEST_LIMIT_MS - now)
         left = l->head_since + REQUEST_LIMIT_MS - now;
+    if (l->may_ping && l->nonce == 0) {
+        int64_t overdue = l->last_frame > l->hello_sent ? l->last_frame :
+                                                          l->hello_sent;
+
+        if (now - overdue >= OVERDUE_MS)
+            send_hello(l);
+        if (left > OVERDUE_MS)
+            left = OVERDUE_MS;
+    }
     if (left <= 0) {
         hv_link_drop(l, "it was silent for too long");
         return lost(l, err);

@@ -44,6 +44,12 @@ void hv_link_set_flags(struct hv_link *l, const atomic_bool *stop,
 void hv_link_get_flags(const struct hv_link *l, const atomic_bool **stop,
                        const atomic_bool **cancel);
 
+/* Allows a HELLO while an answer is overdue: an agent that was started anew,
+ * which the channel does not tell, answers it at once and the link is dropped
+ * instead of waiting out the limit.  Only where a HELLO does the agent's job no
+ * harm: from SELECT on, when it has a journal. */
+void hv_link_allow_ping(struct hv_link *l, bool allow);
+
 bool hv_link_is_up(const struct hv_link *l);
 const struct hv_hello *hv_link_hello(const struct hv_link *l);
 /* Why it is not up, one clause. */
