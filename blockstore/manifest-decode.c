@@ -98,6 +98,15 @@ static int get_digest(const struct dec *d, const json_t *obj, const char *key,
     return 0;
 }
 
+/* libsodium 1.0.18 takes every byte >= 0x80 for a '/'. */
+static bool is_ascii(const char *s)
+{
+    for (; *s; s++)
+        if ((unsigned char)*s >= 0x80)
+            return false;
+    return true;
+}
+
 /* Gives bytes with a NUL after them. */
 static int from_b64(const struct dec *d, const char *key, const json_t *v,
                     uint8_t **out, size_t *len)
@@ -105,7 +114,7 @@ static int from_b64(const struct dec *d, const char *key, const json_t *v,
     size_t room = json_string_length(v) / 4 * 3 + 4;
     uint8_t *buf;
 
-    if (!json_is_string(v))
+    if (!json_is_string(v) || !is_ascii(json_string_value(v)))
         return bad(d, key, "is not in base64");
     buf = malloc(room);
     if (!buf)

@@ -307,7 +307,7 @@ static inline void write_sample(const char *path, enum bstore_codec codec,
 }
 
 /* A store at dir/name with the image in it. */
-static inline struct bstore *store_with_image(const char *name)
+static inline __attribute__((unused)) struct bstore *store_with_image(const char *name)
 {
     static uint8_t image[IMAGE_BYTES];
     struct bstore_image_info info;
