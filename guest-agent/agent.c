@@ -110,13 +110,15 @@ int agent_init(struct agent *a, const struct agent_cfg *cfg,
     if (r < 0)
         return r;
     raise_fd_limit();
-    return 0;
+    agent_lease_init();
+    return agent_recover(a, err);
 }
 
 void agent_fini(struct agent *a)
 {
     agent_job_fini(&a->job);
     agent_notes_clear(&a->notes);
+    agent_dpkg_unlock(a);
     if (a->journal_fd >= 0)
         close(a->journal_fd);
     if (a->state_fd >= 0)

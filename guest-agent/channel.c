@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -210,8 +211,10 @@ int agent_chan_read(struct agent_chan *c, struct wire_frame *f,
                     const uint8_t **payload, size_t *used)
 {
     struct pollfd p = { .fd = c->fd, .events = POLLIN };
+    sigset_t none;
     ssize_t n;
 
+    sigemptyset(&none);
     drop(c, *used);
     *used = 0;
     for (;;) {
@@ -229,7 +232,7 @@ int agent_chan_read(struct agent_chan *c, struct wire_frame *f,
             c->lost = true;
             return 0;
         }
-        if (poll(&p, 1, -1) < 0 && errno == EINTR)
+        if (ppoll(&p, 1, NULL, &none) < 0 && errno == EINTR)
             return -EINTR;
     }
 }

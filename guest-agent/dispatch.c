@@ -104,6 +104,25 @@ static const struct {
     handler_fn *fn;
 } handlers[] = {
     { WIRE_HELLO, ANY_STATE, do_hello },
+    { WIRE_BEGIN, ANY_STATE, agent_do_begin },
+    { WIRE_OP, IN(AGENT_CHECKING), agent_do_op },
+    { WIRE_STANZA, IN(AGENT_CHECKING), agent_do_stanza },
+    { WIRE_PROBE, IN(AGENT_CHECKING) | IN(AGENT_STAGING), agent_do_probe },
+    { WIRE_HASH, IN(AGENT_CHECKING) | IN(AGENT_STAGING), agent_do_hash },
+    { WIRE_SELECT, IN(AGENT_CHECKING) | IN(AGENT_STAGING), agent_do_select },
+    { WIRE_STAGE, IN(AGENT_STAGING), agent_do_stage },
+    { WIRE_DATA, IN(AGENT_STAGING), agent_do_data },
+    { WIRE_STAGE_END, IN(AGENT_STAGING), agent_do_stage_end },
+    { WIRE_HOOK, IN(AGENT_STAGING), agent_do_hook },
+    { WIRE_LEASE, IN(AGENT_STAGING), agent_do_lease },
+    { WIRE_PREPARE, IN(AGENT_STAGING), agent_do_prepare },
+    { WIRE_EVICT, IN(AGENT_PREPARED) | IN(AGENT_COMMITTING), agent_do_evict },
+    { WIRE_COMMIT, ANY_STATE, agent_do_commit },
+    { WIRE_ABORT, ANY_STATE, agent_do_abort },
+    { WIRE_USERS, ANY_STATE, agent_do_users },
+    /* Opening a file would break the lease on it: our own. */
+    { WIRE_FLUSH, IN(AGENT_NONE) | IN(AGENT_CHECKING), agent_do_flush },
+    { WIRE_RESTART, ANY_STATE, agent_do_restart },
 };
 
 void agent_request(struct agent *a, const struct wire_frame *f,

@@ -221,6 +221,9 @@ bool agent_ident_eq(const struct agent_ident *a, const struct agent_ident *b);
 /* 0, or -ESTALE when the path is no longer what OP_STATE saw. */
 int agent_op_recheck(struct agent *a, const struct agent_op *op);
 
+/* True when this job made the folder, as an op or as a parent of one. */
+bool agent_job_made(const struct agent_job *job, const char *path);
+
 /* ---- the agent ---- */
 struct agent_last { /* the job finished last */
     bool there;
@@ -273,6 +276,167 @@ extern const char *const agent_steps[];
 /* Here the journal and the tree are in a state named step: tests kill us. */
 void agent_step(struct agent *a, const char *step);
 int64_t agent_now_ms(void);
+
+/* ---- journal.c: blksub-agent-journal(5) ---- */
+enum {
+    JOURNAL_HEAD = 0x40,
+    JOURNAL_IDENT = 0x41,
+    JOURNAL_MADE = 0x42,
+};
+struct agent_journal_info {
+    bool aborting;      /* an ABORT mark is there */
+    size_t whole_bytes; /* up to the torn tail */
+    uint32_t next_seq;
+};
+/* What bytes of a journal say, up to the first frame that is torn: fills an
+ * empty job.  0; -ENOENT there is no whole beginning; -ENOTSUP made by a newer
+ * agent; -EBADMSG; -ENOMEM. */
+int agent_journal_decode(const uint8_t *buf, size_t len, struct agent_job *job,
+                         struct agent_journal_info *info, struct agent_err *err);
+/* Writes all that the job holds so far, durably. */
+int agent_journal_create(struct agent *a, struct agent_err *err);
+int agent_journal_append(struct agent *a, uint16_t type, const void *payload,
+                         size_t len, struct agent_err *err);
+int agent_journal_sync(struct agent *a, struct agent_err *err);
+int agent_journal_ident(struct agent *a, uint32_t index, struct agent_err *err);
+/* Removes it and forgets the job. */
+int agent_journal_end(struct agent *a, struct agent_err *err);
+/* Writes STATE/last for the job in hand. */
+int agent_last_write(struct agent *a, struct agent_err *err);
+/* Calls each with the paths of the last job's regular files. */
+int agent_last_paths(struct agent *a, int (*each)(void *arg, const char *path),
+                     void *arg);
+/* Reads what is in the state folder; undoes what was not prepared. */
+int agent_recover(struct agent *a, struct agent_err *err);
+
+/* ---- undo.c ---- */
+/* Removes all hidden files and folders of the job; may be done again. */
+int agent_undo(struct agent *a, struct agent_err *err);
+/* Removes what is staged for one op. */
+int agent_unstage(struct agent *a, uint32_t index, struct agent_err *err);
+/* As agent_unstage, and the journal hears of it (stage.c). */
+int agent_stage_forget(struct agent *a, uint32_t index, struct agent_err *err);
+/* At the end of commit: what belongs to ops that did not go. */
+void agent_undo_leftovers(struct agent *a);
+/* ABORT mark, undo, end. */
+int agent_abort(struct agent *a, struct agent_err *err);
+
+/* ---- check.c, extents.c, digest.c ---- */
+struct agent_fs { /* what a file system allows, by st_dev */
+    dev_t dev;
+    bool token;     /* tokens can work */
+    bool extents;   /* physical offsets mean something */
+    uint64_t start; /* of the partition, bytes; UINT64_MAX: not known */
+    bool read_only;
+};
+/* fd: anything on it, O_PATH will do. */
+int agent_fs_of(int fd, struct agent_fs *out);
+/* Fills m->extents: 1 complete and plain, 0 not, or -errno. */
+int agent_extents(int fd, const struct agent_fs *fs, struct wire_msg_op_state *m);
+/* BLAKE2b-256 of bytes [0, size) of fd (O_DIRECT or not); -ESTALE: shorter. */
+int agent_digest_fd(struct agent *a, int fd, uint64_t size, uint8_t out[32]);
+
+/* ---- meta.c ---- */
+/* Mode, owner, xattrs and mtime as `to` says, but what the guest changed
+ * against `from` stays as it is at cur.  Both are O_PATH descriptors and may
+ * be the same node; cur_fd -1: `to` as it is. */
+int agent_meta_apply(int node_fd, int cur_fd, const struct wire_node *from,
+                     const struct wire_node *to);
+/* True when mode, owner and xattrs are what n says. */
+bool agent_meta_is(int node_fd, const struct stat *st, const struct wire_node *n,
+                   const struct wire_node *other);
+
+/* ---- token.c ---- */
+/* Makes fd (empty, O_RDWR) a file of size bytes from the runs; leaves O_DIRECT
+ * set.  -EOPNOTSUPP when the file system cannot. */
+int agent_token_write(struct agent *a, int fd, uint64_t size,
+                      const struct wire_run *runs, uint32_t n_runs);
+
+/* ---- inplace.c ---- */
+void agent_lease_init(void);
+/* Looks for lease breaks: what is not prepared gives way at once. */
+void agent_lease_poll(struct agent *a);
+void agent_lease_drop(struct agent_op *op);
+void agent_lease_drop_all(struct agent *a);
+/* Drops cached pages; how many are left, or -errno. */
+int64_t agent_evict(int fd, uint64_t size);
+int64_t agent_cached_pages(int fd, uint64_t size);
+/* Evicts an in-place file and compares: sets op->proved. */
+int agent_prove(struct agent *a, struct agent_op *op);
+
+/* ---- stanza.c (pure), dpkg.c ---- */
+struct agent_par { /* a paragraph in a database's bytes */
+    size_t off, len; /* without the empty lines after it */
+};
+/* The paragraph of package (and arch, "" = any): true and *out. */
+bool agent_par_find(const char *text, size_t len, const char *package,
+                    const char *arch, struct agent_par *out);
+/* The value of a field's first line, copied: true if there. */
+bool agent_par_field(const char *text, size_t len, const char *field, char *out,
+                     size_t cap);
+enum wire_match agent_par_match(const char *text, size_t len,
+                                const struct wire_msg_stanza *m, char *version,
+                                size_t cap);
+/* The database with the paragraph made what `to` says; *out is given. */
+int agent_par_merge(const char *text, size_t len, const struct wire_msg_stanza *m,
+                    char **out, size_t *out_len);
+
+/* Takes the package manager's locks, waiting at most limit_ms; -EBUSY. */
+int agent_dpkg_lock(struct agent *a, int64_t limit_ms, struct agent_err *err);
+void agent_dpkg_unlock(struct agent *a);
+bool agent_dpkg_needed(const struct agent *a);
+/* -ESTALE when a selected paragraph is neither `from` nor `to`. */
+int agent_dpkg_recheck(struct agent *a, struct agent_err *err);
+int agent_dpkg_merge(struct agent *a, struct agent_err *err);
+
+/* ---- run.c: programs, with a limit ---- */
+/* Runs argv with its output in out (cut at cap); kills its process group at
+ * limit_ms.  The exit code, 128 + signal, or -ETIMEDOUT or another -errno.
+ * tick, if not NULL, is called about once a second. */
+int agent_run(struct agent *a, const char *const argv[], int64_t limit_ms,
+              char *out, size_t cap, void (*tick)(struct agent *a));
+/* hooks.c: what goes wrong is a note. */
+void agent_hook_run(struct agent *a, const char *name);
+
+/* ---- commit.c, put.c ---- */
+int agent_commit(struct agent *a, struct agent_err *err);
+/* Makes the file systems of all ops that go durable. */
+int agent_sync_all(struct agent *a, struct agent_err *err);
+/* 0 if what was staged for an op is still there, else -ESTALE. */
+int agent_put_ready(struct agent *a, uint32_t index);
+/* The steps of commit for one op: 1 done now, 0 nothing (left) to do. */
+int agent_put_staged(struct agent *a, uint32_t index);
+int agent_put_link(struct agent *a, uint32_t index);
+int agent_put_folder(struct agent *a, uint32_t index);
+int agent_put_meta(struct agent *a, uint32_t index);
+int agent_put_removal(struct agent *a, uint32_t index);
+
+/* ---- request handlers, a file each ---- */
+#define HANDLER(name) \
+    int agent_do_##name(struct agent *a, struct wire_r *r, struct agent_err *err)
+HANDLER(begin); /* job.c */
+HANDLER(select);
+HANDLER(hook);
+HANDLER(prepare);
+HANDLER(commit);
+HANDLER(abort);
+HANDLER(op); /* check.c */
+HANDLER(hash);
+HANDLER(probe);
+HANDLER(stanza); /* dpkg.c */
+HANDLER(stage);  /* stage.c */
+HANDLER(data);
+HANDLER(stage_end);
+HANDLER(lease); /* inplace.c */
+HANDLER(evict);
+HANDLER(users);   /* users.c */
+HANDLER(flush);   /* flush.c */
+HANDLER(restart); /* hooks.c */
+
+/* job.c: the one way to change the state. */
+void agent_set_state(struct agent_job *job, enum agent_state to);
+uint64_t agent_cpu_us(void);
+uint64_t agent_written_bytes(const struct agent *a);
 
 /* dispatch.c: does one request and sends its answer. */
 void agent_request(struct agent *a, const struct wire_frame *f,

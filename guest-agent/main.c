@@ -66,6 +66,7 @@ static int serve(struct agent *a, struct agent_chan *chan, bool once)
         used = 0;
         for (;;) {
             r = agent_chan_read(chan, &f, &payload, &used);
+            agent_lease_poll(a);
             if (r == 1)
                 agent_request(a, &f, payload);
             else if (r == 0)

@@ -212,6 +212,16 @@ int agent_job_add_made_dir(struct agent_job *job, const char *path)
     return 0;
 }
 
+bool agent_job_made(const struct agent_job *job, const char *path)
+{
+    uint32_t i;
+
+    for (i = 0; i < job->n_made_dirs; i++)
+        if (strcmp(job->made_dirs[i], path) == 0)
+            return true;
+    return false;
+}
+
 bool agent_job_selected(const struct agent_job *job, uint32_t group)
 {
     return group == WIRE_NO_INDEX ||
@@ -296,7 +306,8 @@ int agent_op_recheck(struct agent *a, const struct agent_op *op)
         agent_ident_of(&now, &st);
     else if (r != -ENOENT && r != -ENOTDIR)
         return r;
-    if (op->made && now.type == WIRE_DIR && op->was.type == WIRE_ABSENT)
+    if (op->was.type == WIRE_ABSENT && now.type == WIRE_DIR &&
+        (op->made || agent_job_made(&a->job, op->path)))
         return 0;
     return agent_ident_eq(&op->was, &now) ? 0 : -ESTALE;
 }
