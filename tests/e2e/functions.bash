@@ -86,6 +86,7 @@ at_end() {
             exit $r
         }
     fi
+    ! mountpoint -q "$W/small" || umount "$W/small"
     rm -rf "$W"
     exit $r
 }
@@ -205,8 +206,8 @@ guest_kill() {
 
 # agent_up VOLUME: the worker has spoken with the guest's agent.
 agent_up() { wait_for "${2:-120}" agent_is_up "$1"; }
-agent_is_up() {
-    blksub --json status --volume "$1" | jq -e '.. | objects | select(.agent? != null) |
+agent_is_up() { # VOLUME [--store DIR]
+    blksub --json "${@:2}" status --volume "$1" | jq -e '.. | objects | select(.agent? != null) |
         .agent | if type == "object" then .connected else . end |
         . == true or . == "connected" or . == "ready"'
 }

@@ -29,9 +29,26 @@ blksub volume create g --image v1 >/dev/null
 blksub volume create other --image v2 >/dev/null
 start_worker g
 start_worker other
+blksub volume create o --image v1 >/dev/null
+start_worker o
 
 say "without an agent"
 refuse 7 agent blksub apply "$W/p1" --volume g
+
+say "with an agent of another version"
+for how in refuses answers; do
+    socat "UNIX-LISTEN:$W/o/agent.sock,unlink-early" "EXEC:$top/tests/e2e/other-agent $how" 2>>"$W/socat.log" &
+    socat_pid=$!
+    pids+=("$socat_pid")
+    # Until the worker has met it, the sentence is that no agent answers.
+    for _ in $(seq 100); do
+        blksub apply "$W/p1" --volume o >"$W/said" 2>&1 || true
+        ! grep -qi version "$W/said" || break
+        sleep 0.2
+    done
+    refuse 7 version blksub apply "$W/p1" --volume o
+    end_process $socat_pid
+done
 
 boot g
 agent_up g
@@ -85,6 +102,26 @@ all_groups g old
 guest g 'rm /root/filler*; sync'
 expect 0 blksub apply "$W/p1" --volume g
 all_groups g new
+
+if mkdir "$W/small" && mount -t tmpfs -o size=64M tmpfs "$W/small" 2>/dev/null; then
+    say "a full disk on the host"
+    blksub --store "$W/small/store" image import "$W/img/v1.qcow2" --name v1 >/dev/null
+    blksub --store "$W/small/store" trust add "$W/key.pub" >/dev/null
+    blksub --store "$W/small/store" volume create s --image v1 >/dev/null
+    start_worker s --store "$W/small/store"
+    boot s
+    wait_for 60 agent_is_up s --store "$W/small/store"
+    dd if=/dev/zero of="$W/small/filler" bs=64k >/dev/null 2>&1 || true
+    refuse 9 'space|full' blksub --store "$W/small/store" apply "$W/p1" --volume s
+    rm "$W/small/filler"
+    whole_groups s
+    ! grep -v ' old$' "$W/groups" || fail "something changed"
+    expect 0 blksub --store "$W/small/store" apply "$W/p1" --volume s
+    all_groups s new
+    guest_off s
+    stop_worker s
+    umount "$W/small"
+fi
 
 say "older than what is applied"
 refuse 5 'older|serial' blksub apply "$W/older" --volume g
