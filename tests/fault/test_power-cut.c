@@ -1,0 +1,454 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Power cuts.  A layer under blockstore's file calls keeps, beside each file
+ * of a volume, what the disk holds for certain, and what was written since its
+ * last sync.  At chosen calls it makes a copy of the volume as a disk may have
+ * it when power goes at that moment: of what was not synced some is there,
+ * some is not, some is torn between sectors, in any order; a rename has
+ * happened or has not.  The copy is opened and must hold what DESIGN section 3
+ * promises: what was flushed is there; of what was not each sector is old or
+ * new; list and map are those before or those after a commit. */
+#include "volume-fixture.h"
+
+#define SECTOR 512u
+#define MAX_FILES 4096
+
+struct pending {
+    uint64_t off;
+    size_t len;
+    uint8_t *bytes; /* NULL: zeros (a hole) */
+};
+
+struct disk_file {
+    ino_t ino;
+    uint8_t *bytes;
+    size_t len;
+    struct pending *p;
+    size_t n, cap;
+};
+
+static struct fix f;
+static struct rng rng;
+static struct vm m;
+static struct bstore_volume *v;
+static struct disk_file files[MAX_FILES];
+static unsigned n_files;
+static ino_t data_ino, log_ino, renamed_ino; /* renamed: 0 = none is open */
+static bool watching;
+static uint64_t n_cuts, n_calls;
+static unsigned one_in = 3; /* calls */
+
+static struct fix_list lists[2]; /* before and after the commit under way */
+
+/* ---- the disk --------------------------------------------------------------- */
+
+static struct disk_file *file_of(int fd)
+{
+    struct stat st;
+
+    ck_assert_int_eq(fstat(fd, &st), 0);
+    for (unsigned i = 0; i < n_files; i++)
+        if (files[i].ino == st.st_ino)
+            return &files[i];
+    ck_assert_uint_lt(n_files, MAX_FILES);
+    files[n_files].ino = st.st_ino;
+    return &files[n_files++];
+}
+
+static struct disk_file *file_by_ino(ino_t ino)
+{
+    for (unsigned i = 0; i < n_files; i++)
+        if (files[i].ino == ino)
+            return &files[i];
+    ck_abort_msg("no such file");
+    return NULL;
+}
+
+static void note(int fd, uint64_t off, size_t len, const void *bytes)
+{
+    struct disk_file *d = file_of(fd);
+    struct pending *p;
+
+    if (d->n == d->cap) {
+        d->cap = d->cap ? 2 * d->cap : 16;
+        d->p = realloc(d->p, d->cap * sizeof(*d->p));
+        ck_assert_ptr_nonnull(d->p);
+    }
+    p = &d->p[d->n++];
+    *p = (struct pending){ off, len, NULL };
+    if (bytes) {
+        p->bytes = malloc(len);
+        ck_assert_ptr_nonnull(p->bytes);
+        memcpy(p->bytes, bytes, len);
+    }
+}
+
+static void put(uint8_t **buf, size_t *len, const struct pending *p,
+                struct rng *torn)
+{
+    uint64_t at, n;
+
+    if (p->off + p->len > *len) {
+        *buf = realloc(*buf, p->off + p->len);
+        ck_assert_ptr_nonnull(*buf);
+        memset(*buf + *len, 0, p->off + p->len - *len);
+        *len = p->off + p->len;
+    }
+    for (at = 0; at < p->len; at += n) {
+        n = SECTOR - (p->off + at) % SECTOR;
+        if (n > p->len - at)
+            n = p->len - at;
+        if (torn && rng_below(torn, 2))
+            continue;
+        if (p->bytes)
+            memcpy(*buf + p->off + at, p->bytes + at, n);
+        else
+            memset(*buf + p->off + at, 0, n);
+    }
+}
+
+static void settle(struct disk_file *d)
+{
+    for (size_t i = 0; i < d->n; i++) {
+        put(&d->bytes, &d->len, &d->p[i], NULL);
+        free(d->p[i].bytes);
+    }
+    d->n = 0;
+}
+
+/* ---- a cut ------------------------------------------------------------------- */
+
+enum how { NOTHING, EVERYTHING, SOME, SHUFFLED, TORN, N_HOW };
+
+static uint8_t *after_cut(const struct disk_file *d, enum how how, size_t *len)
+{
+    uint8_t *buf = malloc(d->len + 1);
+    size_t i, k, *order = calloc(d->n + 1, sizeof(*order));
+
+    ck_assert(buf && order);
+    if (d->len)
+        memcpy(buf, d->bytes, d->len);
+    *len = d->len;
+    for (i = 0; i < d->n; i++) {
+        k = how == SHUFFLED || how == TORN ? rng_below(&rng, i + 1) : i;
+        order[i] = order[k];
+        order[k] = i;
+    }
+    for (i = 0; i < d->n && how != NOTHING; i++)
+        if (how == EVERYTHING || rng_below(&rng, 2))
+            put(&buf, len, &d->p[order[i]], how == TORN ? &rng : NULL);
+    free(order);
+    return buf;
+}
+
+static void put_file(const char *name, const void *bytes, size_t len)
+{
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/store/volumes/cut/%s", f.dir, name);
+    write_file(path, bytes, len);
+}
+
+static void make_copy(void)
+{
+    enum how how = (enum how)rng_below(&rng, N_HOW);
+    ino_t log = renamed_ino && rng_below(&rng, 2) ? renamed_ino : log_ino;
+    struct bs_err err;
+    char path[128], *meta;
+    size_t len;
+    uint8_t *b;
+    int dir;
+
+    snprintf(path, sizeof(path), "%s/store/volumes/cut", f.dir);
+    mkdir(path, 0700);
+    snprintf(path, sizeof(path), "%s/store/volumes/vol", f.dir);
+    dir = open(path, O_RDONLY | O_DIRECTORY);
+    ck_assert_int_ge(dir, 0);
+    ck_assert_int_eq(bs_file_slurp(dir, "meta.json", 65536, &meta, &len, &err), 0);
+    close(dir);
+    put_file("meta.json", meta, len);
+    free(meta);
+    b = after_cut(file_by_ino(data_ino), how, &len);
+    put_file("data", b, len);
+    free(b);
+    b = after_cut(file_by_ino(log), how, &len);
+    put_file("log", b, len);
+    free(b);
+}
+
+static bool same_list(const struct bstore_applied *a, size_t n,
+                      const struct fix_list *l)
+{
+    if (n != l->n)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (!bstore_digest_eq(&a[i].patch, &l->a[i].patch) ||
+            memcmp(a[i].in_place, l->in_place[i], 2) != 0)
+            return false;
+    return true;
+}
+
+static void cut(void)
+{
+    const struct bstore_applied *a;
+    struct bstore_volume *copy;
+    uint8_t buf[2 * BLK], back[2 * BLK];
+    uint64_t off;
+    size_t n;
+
+    watching = false;
+    make_copy();
+    copy = fix_open(&f, "cut");
+    a = bstore_volume_applied(copy, &n);
+    ck_assert_msg(same_list(a, n, &lists[0]) || same_list(a, n, &lists[1]),
+                  "the list is neither the old one nor the new one");
+    vm_check_crash(&m, copy, false);
+    /* It is a volume like any other. */
+    off = rng_below(&rng, (VOLUME_BLKS - 2) * BLK);
+    fill(buf, sizeof(buf), rng_next(&rng));
+    ck_assert_int_eq(bstore_volume_write(copy, buf, sizeof(buf), off, false), 0);
+    if (rng_below(&rng, 8) == 0) { /* after it was opened twice, too */
+        bstore_volume_close(copy);
+        copy = fix_open(&f, "cut");
+    }
+    ck_assert_int_eq(bstore_volume_read(copy, back, sizeof(back), off), 0);
+    ck_assert_mem_eq(buf, back, sizeof(buf));
+    bstore_volume_close(copy);
+    n_cuts++;
+    watching = true;
+}
+
+static void maybe_cut(void)
+{
+    n_calls++;
+    if (rng_below(&rng, one_in) == 0)
+        cut();
+}
+
+/* ---- the layer ---------------------------------------------------------------- */
+
+static ssize_t l_pwrite(int fd, const void *buf, size_t n, off_t off)
+{
+    ssize_t r = pwrite(fd, buf, n, off);
+
+    if (r > 0 && watching) {
+        note(fd, (uint64_t)off, (size_t)r, buf);
+        maybe_cut();
+    }
+    return r;
+}
+
+static int l_sync(int fd)
+{
+    struct stat st;
+
+    if (!watching)
+        return 0; /* nothing here depends on the real disk */
+    maybe_cut();
+    ck_assert_int_eq(fstat(fd, &st), 0);
+    if (!S_ISDIR(st.st_mode)) {
+        settle(file_of(fd));
+    } else if (renamed_ino) {
+        file_by_ino(log_ino)->ino = 0; /* the number may come again */
+        log_ino = renamed_ino;
+        renamed_ino = 0;
+    }
+    maybe_cut();
+    return 0;
+}
+
+static int l_ftruncate(int fd, off_t len)
+{
+    ck_assert(!watching); /* only when a volume is opened after a crash */
+    return ftruncate(fd, len);
+}
+
+static int l_fallocate(int fd, int mode, off_t off, off_t len)
+{
+    int r = fallocate(fd, mode, off, len);
+
+    if (r == 0 && watching) {
+        note(fd, (uint64_t)off, (size_t)len, NULL);
+        maybe_cut();
+    }
+    return r;
+}
+
+static int l_renameat(int a, const char *old, int b, const char *name)
+{
+    int r = renameat(a, old, b, name);
+    struct stat st;
+
+    if (r == 0 && watching) {
+        ck_assert_int_eq(fstatat(b, name, &st, 0), 0);
+        renamed_ino = st.st_ino;
+        maybe_cut();
+    }
+    return r;
+}
+
+static const struct bs_file_ops layer = {
+    .pread = pread, .pwrite = l_pwrite, .fdatasync = l_sync, .fsync = l_sync,
+    .ftruncate = l_ftruncate, .fallocate = l_fallocate,
+    .renameat = l_renameat, .unlinkat = unlinkat,
+};
+
+/* ---- what the guest does ------------------------------------------------------ */
+
+/* The model is told before the call: a cut within it may find either. */
+static void guest_write(const uint8_t *secret, unsigned patch)
+{
+    uint8_t buf[24 * BLK], what[24 * BLK];
+    uint64_t off = rng_below(&rng, VOLUME_BLKS * BLK / SECTOR) * SECTOR, src;
+    uint32_t n = (1 + (uint32_t)rng_below(&rng, sizeof(buf) / SECTOR)) * SECTOR;
+    bool fua = rng_below(&rng, 8) == 0;
+
+    if (secret)
+        off = bs_align_down(off, BLK);
+    if (n > VOLUME_BLKS * (uint64_t)BLK - off)
+        n = (uint32_t)(VOLUME_BLKS * (uint64_t)BLK - off);
+    fill(buf, n, rng_next(&rng));
+    memcpy(what, buf, n);
+    src = rng_below(&rng, 50);
+    for (uint32_t i = 0; secret && i < n / BLK; i++, src++) {
+        wire_token_encode(buf + i * BLK, secret, 0, src);
+        memcpy(what + i * BLK, f.patch[patch].pool + src * BLK, BLK);
+    }
+    vm_write(&m, v, what, n, off);
+    ck_assert_int_eq(bstore_volume_write(v, buf, n, off, fua), 0);
+    if (fua)
+        vm_flushed(&m);
+}
+
+static void guest_trim(void)
+{
+    uint64_t off = rng_below(&rng, VOLUME_BLKS) * BLK;
+    uint32_t n = (1 + (uint32_t)rng_below(&rng, 64)) * BLK;
+
+    if (n > VOLUME_BLKS * (uint64_t)BLK - off)
+        n = (uint32_t)(VOLUME_BLKS * (uint64_t)BLK - off);
+    vm_write(&m, v, NULL, n, off);
+    ck_assert_int_eq(bstore_volume_trim(v, n, off, false), 0);
+}
+
+static void apply(void)
+{
+    struct fix_list l = { .n = 0 };
+    unsigned first = (unsigned)rng_below(&rng, 2);
+
+    if (rng_below(&rng, 4))
+        fix_list_add(&f, &l, first, (uint16_t)rng_next(&rng));
+    if (l.n && rng_below(&rng, 2))
+        fix_list_add(&f, &l, !first, (uint16_t)rng_next(&rng));
+    lists[1] = l;
+    ok(bstore_volume_commit(v, l.a, l.n, &err));
+    vm_flushed(&m);
+    lists[0] = l;
+}
+
+static void use_tokens(void)
+{
+    unsigned k = (unsigned)rng_below(&rng, N_PATCHES);
+    uint8_t secret[BSTORE_SECRET_BYTES];
+    struct bstore_patch *p = NULL;
+
+    fill(secret, sizeof(secret), rng_next(&rng));
+    ok(bstore_patch_open(f.store, &f.patch[k].id, &p, &err));
+    ok(bstore_volume_session_open(v, secret, p, &err));
+    for (unsigned i = 0; i < 4; i++)
+        guest_write(secret, k);
+    bstore_volume_session_close(v);
+    bstore_patch_close(p);
+}
+
+static void step(void)
+{
+    switch (rng_below(&rng, 20)) {
+    case 0 ... 10:
+        guest_write(NULL, 0);
+        break;
+    case 11 ... 13:
+        guest_trim();
+        break;
+    case 14 ... 15:
+        ck_assert_int_eq(bstore_volume_flush(v), 0);
+        vm_flushed(&m);
+        break;
+    case 16:
+        apply();
+        break;
+    case 17:
+        ok(bstore_volume_compact(v, &err));
+        vm_flushed(&m);
+        break;
+    default:
+        use_tokens();
+    }
+}
+
+/* What is on the disk when the volume has just been made. */
+static ino_t load(const char *name)
+{
+    struct disk_file *d;
+    struct stat st;
+    char path[128];
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/store/volumes/vol/%s", f.dir, name);
+    fd = open(path, O_RDONLY);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(fstat(fd, &st), 0);
+    d = file_of(fd);
+    d->len = (size_t)st.st_size;
+    d->bytes = malloc(d->len + 1);
+    ck_assert_ptr_nonnull(d->bytes);
+    ck_assert_int_eq(bs_file_read(fd, d->bytes, d->len, 0), 0);
+    close(fd);
+    return d->ino;
+}
+
+START_TEST(flushed_is_there_and_the_rest_is_old_or_new)
+{
+    uint64_t cuts = test_rounds(500);
+
+    rng.s = test_seed();
+    fix_init(&f);
+    v = fix_volume(&f, "vol");
+    vm_init(&m, &f);
+    data_ino = load("data");
+    log_ino = load("log");
+    bs_file_set_ops(&layer);
+    watching = true;
+    while (n_cuts < cuts)
+        step();
+    watching = false;
+    vm_check(&m, v);
+    bstore_volume_close(v);
+    bs_file_set_ops(NULL);
+    printf("%llu cuts at %llu calls\n", (unsigned long long)n_cuts,
+           (unsigned long long)n_calls);
+    for (unsigned i = 0; i < n_files; i++) {
+        settle(&files[i]);
+        free(files[i].bytes);
+        free(files[i].p);
+    }
+    vm_fini(&m);
+    fix_fini(&f);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("power-cut");
+    TCase *tc = tcase_create("cuts");
+    SRunner *sr;
+    int failed;
+
+    tcase_set_timeout(tc, env_number("LONG", 0) ? 3000 : 120);
+    tcase_add_test(tc, flushed_is_there_and_the_rest_is_old_or_new);
+    suite_add_tcase(s, tc);
+    sr = srunner_create(s);
+    srunner_run_all(sr, CK_NORMAL);
+    failed = srunner_ntests_failed(sr);
+    srunner_free(sr);
+    return failed ? 1 : 0;
+}
