@@ -202,11 +202,18 @@ END_TEST
 START_TEST(sources_count_even_if_nothing_of_them_is_left)
 {
     static const struct omap_run both[] = {{10, 5, 0, 8}, {10, 5, 0, 1}};
-    struct omap *map = map_of(SIZE_BLK, both, 2);
+    struct omap *map = map_of(SIZE_BLK, both, 2), *shifted;
+    struct omap_builder *b;
 
     ck_assert_uint_eq(omap_n_extents(map), 1);
     must_run(omap_extent(map, 0), 10, 5, 0, 1);
     ck_assert_uint_eq(omap_n_sources(map), 9);
+    b = omap_builder_new(SIZE_BLK);
+    ck_assert_int_eq(omap_builder_add_map(b, map, 5), 0);
+    ck_assert_int_eq(omap_builder_finish(b, &shifted), 0);
+    ck_assert_uint_eq(omap_n_sources(shifted), 14);
+    omap_builder_free(b);
+    omap_free(shifted);
     omap_free(map);
 }
 END_TEST

@@ -323,6 +323,62 @@ START_TEST(threads_with_different_chunks_do_not_meet)
 }
 END_TEST
 
+/* All at once into a group that nobody has touched, each into a chunk of its
+ * own, group after group. */
+struct touch_arg {
+    struct omap_states *s;
+    pthread_barrier_t *barrier;
+    uint64_t chunk; /* of each group */
+};
+
+#define TOUCH_GROUPS 400
+#define TOUCH_GROUP_BLKS (64 * OMAP_CHUNK_BLKS)
+
+static void *touch_first(void *opaque)
+{
+    struct touch_arg *arg = opaque;
+
+    for (uint64_t g = 0; g < TOUCH_GROUPS; g++) {
+        uint64_t blk = g * TOUCH_GROUP_BLKS + arg->chunk * OMAP_CHUNK_BLKS;
+
+        pthread_barrier_wait(arg->barrier);
+        if (omap_states_set_token(arg->s, blk, 3, (uint32_t)arg->chunk, g) < 0)
+            abort();
+    }
+    return NULL;
+}
+
+START_TEST(the_first_touch_of_a_group_may_come_from_several_at_once)
+{
+    struct omap_states *s = omap_states_new(TOUCH_GROUPS * TOUCH_GROUP_BLKS);
+    struct touch_arg args[N_THREADS];
+    pthread_t threads[N_THREADS];
+    pthread_barrier_t barrier;
+    uint64_t counts[4];
+
+    ck_assert_int_eq(pthread_barrier_init(&barrier, NULL, N_THREADS), 0);
+    for (size_t i = 0; i < N_THREADS; i++) {
+        args[i] = (struct touch_arg){s, &barrier, i};
+        ck_assert_int_eq(
+            pthread_create(&threads[i], NULL, touch_first, &args[i]), 0);
+    }
+    for (size_t i = 0; i < N_THREADS; i++)
+        pthread_join(threads[i], NULL);
+    pthread_barrier_destroy(&barrier);
+    omap_states_count(s, counts);
+    ck_assert_uint_eq(counts[OMAP_TOKEN], 3 * N_THREADS * TOUCH_GROUPS);
+    for (uint64_t g = 0; g < TOUCH_GROUPS; g++)
+        for (uint64_t c = 0; c < N_THREADS; c++) {
+            struct omap_state_run run = omap_states_run(
+                s, g * TOUCH_GROUP_BLKS + c * OMAP_CHUNK_BLKS, 9);
+
+            must(run.state == OMAP_TOKEN && run.count == 3);
+            must(run.source == c && run.src_blk == g);
+        }
+    omap_states_free(s);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("state");
@@ -340,6 +396,8 @@ int main(void)
     tcase_add_test(tc, memory_stays_within_two_bits_a_block);
     tcase_add_test(tc, the_largest_volume_can_be_addressed);
     tcase_add_test(tc, threads_with_different_chunks_do_not_meet);
+    tcase_add_test(tc,
+                   the_first_touch_of_a_group_may_come_from_several_at_once);
     suite_add_tcase(suite, tc);
     sr = srunner_create(suite);
     srunner_run_all(sr, CK_ENV);
