@@ -2,7 +2,7 @@
 /* omap-build.h: makes a map of several layers.
  *
  * Layers are given oldest first; where two cover a block the newer wins.
- * Within one layer runs may come in any order, and the later one wins.
+ * Within one layer runs may come in any order, and the one added later wins.
  * Adjacent runs that continue each other in the same source are joined, so
  * that a lookup does not get slower with the number of layers.
  * A builder belongs to one thread. */

@@ -35,9 +35,10 @@ struct omap_run {
     uint32_t source;
 };
 
-/* The run that holds blk, starting at blk and cut to at most max blocks.
- * Requires blk < size_blk and max > 0.  map NULL is the empty map of infinite
- * size.  O(log extents); no allocation. */
+/* The run that holds blk, starting at blk and cut to at most max blocks; one
+ * of more than 2^23 blocks may come in pieces.  Requires blk < size_blk and
+ * max > 0.  map NULL is the empty map of infinite size.  O(log extents); no
+ * allocation. */
 struct omap_run omap_lookup(const struct omap *map, uint64_t blk, uint64_t max);
 
 uint64_t omap_size_blk(const struct omap *map);
@@ -50,8 +51,9 @@ size_t omap_memory_bytes(const struct omap *map);
 int omap_check(const struct omap *map, struct bs_err *err);
 
 /* On-disk form: blksub-map(5).  omap_decode borrows buf for the call only.
- * 0, or -EBADMSG malformed, -ENOTSUP unknown incompatible feature, -ENOMEM.
- * On failure *out is untouched.  omap_encode gives *buf, to be free()d. */
+ * 0, or -EBADMSG malformed, -ENOTSUP unknown version or incompatible feature,
+ * -ENOMEM.  On failure *out is untouched.  omap_encode gives *buf, to be
+ * free()d: 0, -EINVAL map is NULL, -ENOMEM. */
 int omap_encode(const struct omap *map, uint8_t **buf, size_t *len);
 int omap_decode(const uint8_t *buf, size_t len, struct omap **out,
                 struct bs_err *err);
