@@ -208,7 +208,7 @@ START_TEST(what_cannot_be_imported_leaves_nothing)
 
     REFUSED(bstore_image_import(store, in_dir("nothing"), NULL, NULL, &info,
                                 &err), ENOENT);
-    write_file(in_dir("bad.qcow2"), "QFI\xfb\0\0\0\x09 and so on", 20);
+    write_file(in_dir("bad.qcow2"), "QFI\xfb\0\0\0\x09 and so on", 18);
     REFUSED(bstore_image_import(store, in_dir("bad.qcow2"), NULL, NULL, &info,
                                 &err), EINVAL);
     ck_assert_ptr_nonnull(strstr(err.text, "qemu-img"));
