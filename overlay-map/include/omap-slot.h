@@ -7,7 +7,9 @@
  * omap_slot_quiet() says that no reader of an older version is left; how it
  * waits (yield, sleep) is its own affair.  One publisher at a time.
  *
- * After publish + quiet, no request still reads through the old map. */
+ * After publish + quiet, no request still reads through the old map.  To
+ * publish the current map once more is a way to wait for all requests of that
+ * moment, whatever else they may be looking at between get and put. */
 #ifndef OMAP_SLOT_H
 #define OMAP_SLOT_H
 

@@ -135,6 +135,24 @@ START_TEST(quiet_after_two_swaps_covers_both)
 }
 END_TEST
 
+START_TEST(publishing_the_same_map_waits_for_its_readers)
+{
+    struct omap *one = numbered(1);
+    struct omap_slot slot;
+    struct omap_ref ref;
+
+    omap_slot_init(&slot, one);
+    ref = omap_slot_get(&slot);
+    ck_assert_ptr_eq(omap_slot_publish(&slot, one), one);
+    for (int i = 0; i < 5; i++)
+        ck_assert(!omap_slot_quiet(&slot));
+    omap_slot_put(&slot, ref);
+    while (!omap_slot_quiet(&slot))
+        continue;
+    omap_slot_fini(&slot);
+}
+END_TEST
+
 /* A reader that chose its counter before the publisher turned to the other,
  * and counts itself only afterwards: the one case with two counters. */
 START_TEST(a_reader_with_a_stale_phase_is_waited_for)
@@ -245,6 +263,7 @@ int main(void)
     tcase_add_test(tc, the_empty_map_is_one_like_others);
     tcase_add_test(tc, readers_that_came_later_do_not_delay);
     tcase_add_test(tc, quiet_after_two_swaps_covers_both);
+    tcase_add_test(tc, publishing_the_same_map_waits_for_its_readers);
     tcase_add_test(tc, a_reader_with_a_stale_phase_is_waited_for);
     tcase_add_test(tc, readers_never_see_two_versions_nor_a_freed_one);
     suite_add_tcase(suite, tc);
