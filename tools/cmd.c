@@ -12,7 +12,7 @@
 #include "bstore-image.h"
 #include "cmd.h"
 
-static int exit_code_of(int code)
+int cmd_exit_code(int code)
 {
     switch (code) {
     case ENOENT:
@@ -54,7 +54,7 @@ int cmd_fail(const struct cmd_ctx *ctx, const struct bs_err *err)
     else
         fprintf(stderr, "blksub: %s\n", text ? text : "out of memory");
     free(text);
-    return exit_code_of(err->code);
+    return cmd_exit_code(err->code);
 }
 
 int cmd_usage(const char *usage_line)

@@ -47,6 +47,8 @@ cmd_fn cmd_keygen, cmd_trust, cmd_image, cmd_publish, cmd_inspect, cmd_volume,
  * {"error":{"code":"ENOENT","text":"..."}} on stdout) and gives the exit code
  * that belongs to err->code. */
 int cmd_fail(const struct cmd_ctx *ctx, const struct bs_err *err);
+/* The exit code alone, of a positive errno. */
+int cmd_exit_code(int code);
 /* "usage: USAGE_LINE" to stderr; CMD_USAGE. */
 int cmd_usage(const char *usage_line);
 /* For a command without options: parses argv, which must hold min to max

@@ -106,7 +106,8 @@ static const char apply_text[] =
     "      --all           every volume that is served\n"
     "      --dry-run       say what would happen, change nothing\n"
     "      --restart       restart the units that still run old code\n"
-    "      --strategy S    auto (default), in-place, token or copy\n";
+    "      --strategy S    auto (default), in-place, token or copy\n"
+    "      --keep-going    with --all: go on when a guest failed\n";
 
 static const char status_text[] =
     "usage: blksub status [--volume VOLUME]\n"
@@ -122,9 +123,11 @@ static const char rollback_text[] =
     "Takes a patch back: the guests get the old files again.\n"
     "\n"
     "      --volume VOLUME one guest; may be given again\n"
-    "      --all           every volume that has the patch\n"
+    "      --all           every volume that is served\n"
     "      --dry-run       say what would happen, change nothing\n"
-    "      --restart       restart the units that still run the code taken back\n";
+    "      --restart       restart the units that still run the code taken back\n"
+    "      --strategy S    auto (default), in-place, token or copy\n"
+    "      --keep-going    with --all: go on when a guest failed\n";
 
 static const char log_text[] =
     "usage: blksub log [--volume VOLUME]\n"

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "jobs.h"
+
+int cmd_apply(struct cmd_ctx *ctx, int argc, char **argv)
+{
+    struct jobs jobs;
+    int r;
+
+    r = jobs_parse(ctx, argc, argv, false,
+                   "blksub apply PATCH (--volume VOLUME ... | --all) [--dry-run]\n"
+                   "           [--restart] [--strategy auto|in-place|token|copy] "
+                   "[--keep-going]",
+                   &jobs);
+    if (r == CMD_OK)
+        r = jobs_run(ctx, &jobs);
+    jobs_fini(&jobs);
+    return r;
+}
