@@ -409,6 +409,9 @@ int hv_apply_run(const struct hv_env *env, const struct hv_apply_request *req,
     if (r < 0)
         goto out;
     if (r > 0) {
+        if (req->restart && !req->dry_run && env->link &&
+            hv_link_refresh(env->link, AGENT_WAIT_MS, err) == 0)
+            look_around(&a); /* what was not restarted then can be now */
         *result = apply_report(&a, "already");
         goto done;
     }
