@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "bundle-format.h"
+#include "unit/blockstore/golden-bundle.h"
 #include "unit/blockstore/support.h"
 
 static struct bstore *store;
@@ -85,6 +86,36 @@ START_TEST(what_was_written_is_read)
     /* 8 KiB that look random and differ in 14 bytes from the prefix. */
     ck_assert_uint_lt(bstore_bundle_cluster(bundle, 0).stored_bytes, 200);
     REFUSED(bstore_bundle_read_cluster(bundle, 2, image, got, &err), EINVAL);
+    bstore_bundle_close(bundle);
+}
+END_TEST
+
+START_TEST(bundles_of_the_past_are_read)
+{
+    static const struct { const uint8_t *bytes; size_t len; } golden[] = {
+        { golden_zstd, sizeof(golden_zstd) },
+        { golden_zlib, sizeof(golden_zlib) },
+    };
+    static uint8_t a[REPLACED_BYTES], b[2 * 4096], got[BSTORE_CLUSTER_BYTES];
+    struct bstore_bundle *bundle;
+    char *json, *want;
+    size_t n, want_len;
+    struct bstore_manifest *m = sample_manifest();
+
+    contents(a, b);
+    write_file(in_dir("q"), golden[_i].bytes, golden[_i].len);
+    OK(bstore_bundle_open(in_dir("q"), &pub, 1, &bundle, &err));
+    OK(bstore_bundle_read_cluster(bundle, 0, image, got, &err));
+    ck_assert_mem_eq(got, a, sizeof(a));
+    OK(bstore_bundle_read_cluster(bundle, 1, image, got, &err));
+    ck_assert_mem_eq(got, b, sizeof(b));
+    m->index_digest = bstore_bundle_manifest(bundle)->index_digest;
+    OK(bstore_manifest_encode(m, &want, &want_len, &err));
+    OK(bstore_manifest_encode(bstore_bundle_manifest(bundle), &json, &n, &err));
+    ck_assert_str_eq(json, want);
+    free(json);
+    free(want);
+    bstore_manifest_free(m);
     bstore_bundle_close(bundle);
 }
 END_TEST
@@ -487,6 +518,7 @@ static Suite *suite(void)
     tcase_add_unchecked_fixture(t, setup, teardown);
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, what_was_written_is_read, 1, 3);
+    tcase_add_loop_test(t, bundles_of_the_past_are_read, 0, 2);
     tcase_add_loop_test(t, every_truncation_is_refused, 1, 3);
     tcase_add_loop_test(t, every_flipped_byte_is_refused, 1, 3);
     tcase_add_test(t, bytes_behind_the_end_are_refused);
