@@ -80,7 +80,7 @@ struct cmd_progress {
     bool not_bytes; /* set after begin: done and total count something else */
     bool drawn;
     int64_t start_ms, last_ms;
-    uint64_t start_done;
+    uint64_t start_done, last_done;
 };
 void cmd_progress_begin(struct cmd_progress *p, const struct cmd_ctx *ctx,
                         const char *what);

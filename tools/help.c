@@ -42,18 +42,21 @@ static const char publish_text[] =
     "  -k, --key KEY       the secret key (blksub keygen) that signs it\n"
     "      --policy FILE   what to leave out, and more: blksub-policy(5)\n"
     "      --codec CODEC   zstd (default) or zlib\n"
-    "      --level N       of compression\n"
+    "      --level N       of compression: 1-22, with zlib 1-9\n"
     "      --name NAME     the patch's name, for people\n"
     "      --serial N      rises with each patch; default: the present time\n";
 
 static const char inspect_text[] =
-    "usage: blksub inspect PATCH [--files | --packages | --verify]\n"
+    "usage: blksub inspect PATCH [--files | --packages | --verify |\n"
+    "                             --signed-part OUT]\n"
     "\n"
     "Shows what a patch file says: packages, restarts, reboot, sizes, signature.\n"
     "\n"
     "      --files         every path and what happens to it\n"
     "      --packages      packages with old and new versions, group by group\n"
-    "      --verify        check signature and every digest\n";
+    "      --verify        check signature and every digest\n"
+    "      --signed-part OUT\n"
+    "                      write OUT and OUT.minisig, for minisign -V\n";
 
 static const char volume_text[] =
     "usage: blksub volume create NAME --image IMAGE [--size SIZE]\n"

@@ -114,13 +114,14 @@ static int step(void *opaque, uint64_t done, uint64_t total)
     if (!p->tty)
         return 0;
     now = now_ms();
-    if (!p->drawn) {
+    if (!p->drawn || done < p->last_done) { /* the next stage counts anew */
         p->start_ms = now;
         p->start_done = done;
     } else if (now - p->last_ms < REDRAW_MS) {
         return 0;
     }
     p->last_ms = now;
+    p->last_done = done;
     p->drawn = true;
     /* One column less: a full line would wrap on some terminals. */
     cmd_progress_line(p, done, total, now - p->start_ms, terminal_width() - 1,

@@ -65,7 +65,7 @@ say "many in flight"
 if fio --enghelp 2>/dev/null | grep -qw nbd; then
     fio --name=v --ioengine=nbd --uri="$uri" --rw=randrw --bsrange=512-64k --bs_unaligned=0 \
         --iodepth=16 --offset=24M --size=16M --io_size=24M --verify=crc32c --do_verify=1 \
-        --verify_fatal=1 --randseed=7 --output="$W/fio.txt" >/dev/null 2>&1 ||
+        --verify_fatal=1 --verify_state_save=0 --aux-path="$W" --randseed=7 --output="$W/fio.txt" >/dev/null 2>&1 ||
         fail "fio: $(tail -n 20 "$W/fio.txt")"
 else
     say "fio has no nbd engine: qemu-img bench instead"
