@@ -28,7 +28,7 @@ static const struct hook {
       "/usr/sbin/update-initramfs",
       900000,
       { "/usr/sbin/update-initramfs", "-u", "-k", "all", NULL } },
-    { "grub", "/usr/sbin/update-grub", 180000, { "/usr/sbin/update-grub", NULL } },
+    { "update-grub", "/usr/sbin/update-grub", 180000, { "/usr/sbin/update-grub", NULL } },
     { "udev-reload",
       "/run/udev/control",
       60000,
