@@ -138,6 +138,9 @@ int bundle_header_decode(const uint8_t buf[BUNDLE_HEADER_BYTES],
 
     if (memcmp(buf + HDR_MAGIC, magic, sizeof(magic)) != 0)
         return bs_fail(err, EBADMSG, "is no patch of blksub");
+    /* Before the version: of a damaged header nobody says "unsupported". */
+    if (bs_get_le32(buf + HDR_CRC) != bs_crc32c(0, buf, HDR_CRC))
+        return bs_fail(err, EBADMSG, "header: its checksum is wrong");
     version = bs_get_le32(buf + HDR_VERSION);
     if (version != VERSION)
         return bs_fail(err, ENOTSUP, "header: version is %u, not %d", version,
@@ -146,8 +149,6 @@ int bundle_header_decode(const uint8_t buf[BUNDLE_HEADER_BYTES],
         return bs_fail(err, EBADMSG, "header: its length is %u, not %u",
                        bs_get_le32(buf + HDR_HEADER_BYTES),
                        BUNDLE_HEADER_BYTES);
-    if (bs_get_le32(buf + HDR_CRC) != bs_crc32c(0, buf, HDR_CRC))
-        return bs_fail(err, EBADMSG, "header: its checksum is wrong");
     incompat = bs_get_le32(buf + HDR_INCOMPAT);
     if (incompat)
         return bs_fail(err, ENOTSUP, "header: unknown incompatible features %x",
