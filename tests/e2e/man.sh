@@ -10,7 +10,7 @@ for page in */man/*.[1-8]; do
     n=$((n + 1))
     out=$(mandoc -Tlint -W warning "$page" 2>&1) || { echo "$out"; failed=1; }
     # No line of the rendered page is wider than a terminal.
-    mandoc -O width=78 -Tutf8 "$page" 2>/dev/null | sed 's/.\x08//g' |
+    mandoc -O width=78 -Tascii "$page" 2>/dev/null | sed 's/.\x08//g' |
         awk -v page="$page" 'length($0) > 80 { print page ": " length($0) " columns: " $0; bad = 1 } END { exit bad }' ||
         failed=1
     while read -r name section; do
