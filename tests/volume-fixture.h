@@ -442,22 +442,21 @@ static inline void vm_check_block(const struct vm *m, struct bstore_volume *v,
                       (unsigned long long)blk, i, got[i], want[i]);
 }
 
-static inline uint8_t *vm_read_all(struct bstore_volume *v)
+/* Good until the next call. */
+static inline const uint8_t *vm_read_all(struct bstore_volume *v)
 {
-    uint8_t *all = malloc((size_t)VOLUME_BLKS * BLK);
+    static uint8_t all[VOLUME_BLKS * BLK];
 
-    ck_assert_ptr_nonnull(all);
     ck_assert_int_eq(bstore_volume_read(v, all, VOLUME_BLKS * BLK, 0), 0);
     return all;
 }
 
 static inline void vm_check(const struct vm *m, struct bstore_volume *v)
 {
-    uint8_t *all = vm_read_all(v);
+    const uint8_t *all = vm_read_all(v);
 
     for (uint64_t i = 0; i < VOLUME_BLKS; i++)
         vm_check_block(m, v, i, all + i * BLK);
-    free(all);
 }
 
 static inline bool vm_sector_is_known(const struct vm *m,
@@ -488,7 +487,7 @@ static inline int vm_is_image(void *opaque, const struct bstore_origin_run *run)
 static inline void vm_check_crash(struct vm *m, struct bstore_volume *v,
                                   bool adopt)
 {
-    uint8_t *all = vm_read_all(v);
+    const uint8_t *all = vm_read_all(v);
     struct vm_value val = { 0 };
 
     for (uint64_t i = 0; i < VOLUME_BLKS; i++) {
@@ -504,7 +503,6 @@ static inline void vm_check_crash(struct vm *m, struct bstore_volume *v,
         m->b[i].n = 0;
         vm_push(m, i, &val);
     }
-    free(all);
 }
 
 #endif
