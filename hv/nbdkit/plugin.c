@@ -14,6 +14,7 @@
 
 #include "bs/bytes.h"
 #include "bs/log.h"
+#include "hangup.h"
 #include "hv-worker.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
@@ -28,6 +29,7 @@ static struct bs_log_limit io_limit;
 
 static void plugin_unload(void)
 {
+    hv_hangup_stop();
     hv_worker_close(worker);
     worker = NULL;
     free(store_path);
@@ -88,7 +90,7 @@ static int plugin_after_fork(void)
 {
     struct bs_err err;
 
-    if (hv_worker_start(worker, &err) < 0) {
+    if (hv_hangup_start(&err) < 0 || hv_worker_start(worker, &err) < 0) {
         nbdkit_error("%s", err.text);
         return -1;
     }
