@@ -228,6 +228,24 @@ void bstore_seckey_wipe(struct bstore_seckey *key)
     sodium_memzero(key, sizeof(*key));
 }
 
+static int sync_folder_of(const char *path)
+{
+    char *copy = strdup(path), *slash;
+    int fd, r;
+
+    if (!copy)
+        return -ENOMEM;
+    slash = strrchr(copy, '/');
+    if (slash)
+        slash[slash == copy] = '\0';
+    fd = open(slash ? copy : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    r = fd < 0 ? -errno : bs_file_sync(fd);
+    if (fd >= 0)
+        close(fd);
+    free(copy);
+    return r;
+}
+
 /* O_EXCL: neither half of a pair is ever replaced. */
 static int write_new(const char *path, mode_t mode, const char *text,
                      struct bs_err *err)
@@ -242,6 +260,8 @@ static int write_new(const char *path, mode_t mode, const char *text,
     r = bs_file_write(fd, text, strlen(text), 0);
     if (r == 0)
         r = bs_file_sync(fd);
+    if (r == 0)
+        r = sync_folder_of(path);
     if (r < 0) {
         bs_fail_errno(err, -r, "%s: cannot write", path);
         unlink(path);
