@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # The main road, on each kind of disk: publish, apply to a running guest,
-# status, again, reboot, roll back; each time compared with the images by the
+# status, again, reboot, roll back, by each strategy; each time compared with the images by the
 # reference reader.
 here=$(dirname "$0")
 # shellcheck source-path=SCRIPTDIR source=functions.bash
 . "$here/functions.bash"
 requires_guests
 
-for table in mbr none gpt; do
-    say "disk: $table"
+for run in mbr:auto none:token gpt:copy; do
+    table=${run%:*} strategy=${run#*:}
+    say "disk: $table, strategy: $strategy"
     rm -rf "$W/img" "$BLKSUB_STORE" "$W"/key.* "$W/p1" "$W/g"
-    tiny_pair --table $table --rebuilt
+    tiny_pair --table "$table" --rebuilt
     blksub inspect "$W/p1" --verify
     blksub volume create g --image v1 >/dev/null
     start_worker g
@@ -27,7 +28,7 @@ for table in mbr none gpt; do
     all_groups g old
 
     say "apply"
-    expect 0 blksub apply "$W/p1" --volume g
+    expect 0 blksub apply "$W/p1" --volume g --strategy "$strategy"
     cat "$W/said"
     all_groups g new
     [ "$(guest g 'cut -d . -f 1 /proc/uptime')" -ge "$up" ] || fail "the guest was restarted"
@@ -75,7 +76,7 @@ for table in mbr none gpt; do
     same_tree "$W/v1.manifest" "$W/g.manifest" '/root/mine'
     stop_worker g
 
-    if [ $table = mbr ]; then
+    if [ "$table" = mbr ]; then
         say "v2 with another layout: the same result"
         blksub image import "$W/img/v2r.qcow2" --name v2r >/dev/null
         blksub publish v1 v2r -o "$W/p2" --key "$W/key.key" >/dev/null
