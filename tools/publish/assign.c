@@ -103,8 +103,34 @@ static size_t node_of_target(struct pub_plan *p, const struct pub_change *x)
     return node != PUB_NONE && p->nodes[node].changed ? node : PUB_NONE;
 }
 
+static unsigned depth(const char *path)
+{
+    unsigned n = 0;
+
+    for (; *path; path++)
+        n += *path == '/';
+    return n;
+}
+
+/* "/etc/NAME.conf" is what the package NAME's scripts write. */
+static size_t node_of_namesake(const struct pub_plan *p, const char *path)
+{
+    char name[BSTORE_PATH_MAX], *dot;
+    size_t node;
+
+    if (!pub_starts(path, "/etc/"))
+        return PUB_NONE;
+    snprintf(name, sizeof(name), "%s", pub_base(path));
+    dot = strrchr(name, '.');
+    if (dot && strcmp(dot, ".conf") == 0)
+        *dot = 0;
+    node = pub_plan_package(p, name, NULL);
+    return node != PUB_NONE && p->nodes[node].changed ? node : PUB_NONE;
+}
+
 /* The nearest directory above that is one changed package's alone, such as
- * /lib/modules/VERSION. */
+ * /lib/modules/VERSION; not one as general as /etc or /usr/lib, whoever may
+ * happen to be the only one that lists it. */
 static size_t node_of_directory(struct pub_plan *p, const char *path)
 {
     char dir[BSTORE_PATH_MAX];
@@ -114,6 +140,8 @@ static size_t node_of_directory(struct pub_plan *p, const char *path)
     snprintf(dir, sizeof(dir), "%s", path);
     for (len = pub_parent_len(dir); len > 0; len = pub_parent_len(dir)) {
         dir[len] = 0;
+        if (depth(dir) < 3)
+            return PUB_NONE;
         for (db = 2; db-- > 0;) {
             first = pub_dpkg_owners(p->dbs[db], dir, &n);
             if (n == 0)
@@ -185,6 +213,8 @@ static int assign_one(struct pub_plan *p, size_t i)
         node = node_of_boot_link(p, x->path);
     if (node == PUB_NONE)
         node = node_of_target(p, x);
+    if (node == PUB_NONE)
+        node = node_of_namesake(p, x->path);
     if (node == PUB_NONE)
         node = node_of_directory(p, x->path);
     p->at[i] = node;

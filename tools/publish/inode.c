@@ -218,6 +218,18 @@ static int cmp_name(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+/* Entries for no particular user or group have no id: the kernel says so with
+ * -1 where libext2fs leaves 0, and guests compare what the kernel says. */
+static void normalize_acl(uint8_t *p, size_t len)
+{
+    enum { HEADER = 4, ENTRY = 8, TAG_USER = 2, TAG_GROUP = 8 };
+    size_t at;
+
+    for (at = HEADER; at + ENTRY <= len; at += ENTRY)
+        if (bs_get_le16(p + at) != TAG_USER && bs_get_le16(p + at) != TAG_GROUP)
+            bs_put_le32(p + at + 4, UINT32_MAX);
+}
+
 /* Values come in the form that setxattr(2) takes: ext2fs_xattr_get turns ACLs
  * into it, the iterator does not. */
 static int read_xattrs(ext2_filsys fs, struct pub_inode *in,
@@ -249,7 +261,7 @@ static int read_xattrs(ext2_filsys fs, struct pub_inode *in,
 
         r = -EBADMSG;
         value = NULL;
-        if ((i > 0 && strcmp(names.v[i - 1], names.v[i]) == 0) ||
+        if ((i > 0 && strcmp(x[-1].name, names.v[i]) == 0) ||
             ext2fs_xattr_get(h, names.v[i], &value, &len) || len > 65536)
             goto out;
         x->name = names.v[i];
@@ -263,6 +275,8 @@ static int read_xattrs(ext2_filsys fs, struct pub_inode *in,
         ext2fs_free_mem(&value);
         if (!x->value)
             goto out;
+        if (pub_starts(x->name, "system.posix_acl_"))
+            normalize_acl(x->value, len);
         r = 0;
     }
 out:

@@ -34,6 +34,8 @@ static const struct builtin {
     { "/var/cache/**", "cache", NULL, false },
     { "/var/lib/apt/**", "package lists: the guest fetches its own", NULL,
       false },
+    { "/var/lib/apt/extended_states", "package database: merged by stanza",
+      NULL, true },
     { "/var/backups/**", "backup", NULL, false },
     { "*~", "backup", NULL, false },
     { "*.dpkg-old", "backup", NULL, false },
