@@ -90,6 +90,7 @@ int agent_init(struct agent *a, const struct agent_cfg *cfg,
     memset(a, 0, sizeof(*a));
     a->root_fd = a->state_fd = a->journal_fd = -1;
     a->dpkg_lock_fd[0] = a->dpkg_lock_fd[1] = -1;
+    a->dpkg_wait_ms = 10000;
     agent_job_init(&a->job);
     a->verbose = cfg->verbose;
     a->stop_step = cfg->stop_step;

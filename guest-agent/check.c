@@ -111,7 +111,7 @@ static int state_of_node(int dirfd, const char *name, int node_fd,
     if (S_ISDIR(st->st_mode) && !is_empty_folder(dirfd, name))
         s->flags |= WIRE_ST_NOT_EMPTY;
     if (S_ISREG(st->st_mode) && fs.extents) {
-        fd = openat(dirfd, name, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+        fd = agent_open_file_at(dirfd, name);
         if (fd >= 0 && agent_extents(fd, &fs, s) == 1)
             s->flags |= WIRE_ST_EXTENTS;
         if (fd >= 0)
@@ -193,7 +193,7 @@ HANDLER(hash)
     op = agent_job_op(&a->job, m.index);
     if (!op)
         return agent_fail(err, EPROTO, m.index, "no such op");
-    fd = agent_open(a, op->path, O_RDONLY | O_NONBLOCK);
+    fd = agent_open_file(a, op->path);
     if (fd < 0)
         return agent_fail(err, fd == -EWOULDBLOCK || fd == -ENOENT ? ESTALE : -fd,
                           m.index, "%s: %s", op->path, strerror(-fd));

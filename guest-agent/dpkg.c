@@ -51,7 +51,7 @@ static bool is_interrupted(struct agent *a)
     DIR *d;
     int fd;
 
-    fd = agent_open(a, DPKG_DIR "updates", O_RDONLY | O_DIRECTORY);
+    fd = agent_open_file(a, DPKG_DIR "updates");
     d = fd < 0 ? NULL : fdopendir(fd);
     if (!d && fd >= 0)
         close(fd);
@@ -125,7 +125,7 @@ static int read_db(struct agent *a, const char *path, char **out, size_t *out_le
     int fd, r;
 
     memset(st, 0, sizeof(*st));
-    fd = agent_open(a, path, O_RDONLY | O_NONBLOCK);
+    fd = agent_open_file(a, path);
     if (fd == -ENOENT) {
         *out_len = 0;
         *out = calloc(1, 1);

@@ -28,7 +28,7 @@ static int flush_path(void *arg, const char *path)
 
     if (!wire_path_ok(path))
         return 0;
-    fd = agent_open(fl->a, path, O_RDONLY | O_NONBLOCK);
+    fd = agent_open_file(fl->a, path);
     if (fd < 0)
         return 0; /* it may be gone since */
     if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {

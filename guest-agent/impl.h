@@ -112,12 +112,11 @@ int agent_chan_send(struct agent_chan *c, uint16_t type, uint32_t seq,
 int agent_open_parent(struct agent *a, const char *path, const char **name);
 /* The nearest ancestor folder of path that exists. */
 int agent_open_ancestor(struct agent *a, const char *path);
-/* Opens path itself; never follows a link in the last component. */
-int agent_open(struct agent *a, const char *path, int flags);
+/* Opens a regular file or a folder for reading, nothing else: -ESTALE. Never
+ * follows a link in the last component, never waits for a lease. */
+int agent_open_file(struct agent *a, const char *path);
+int agent_open_file_at(int dirfd, const char *name);
 int agent_lstat(struct agent *a, const char *path, struct stat *st);
-/* "/proc/self/fd/N/name" for calls that know no *at form. */
-#define AGENT_FD_PATH 320
-void agent_fd_path(char out[AGENT_FD_PATH], int dirfd, const char *name);
 #define AGENT_HIDDEN_NAME 48
 void agent_hidden_name(const struct agent *a, uint32_t index,
                        char out[AGENT_HIDDEN_NAME]);
@@ -256,6 +255,7 @@ struct agent {
     int journal_fd;
     uint32_t journal_seq;
     int dpkg_lock_fd[2];
+    int64_t dpkg_wait_ms; /* for its locks, at PREPARE */
     uint64_t child_written; /* bytes that hooks wrote */
     void *io_buf;           /* AGENT_IO_BYTES, aligned to 4096 */
 };

@@ -143,7 +143,7 @@ static int take_lease(struct agent *a, struct agent_op *op)
     struct stat st;
     int fd, r;
 
-    fd = agent_open(a, op->path, O_RDONLY | O_NONBLOCK);
+    fd = agent_open_file(a, op->path);
     if (fd < 0)
         return fd;
     r = -ESTALE;
@@ -241,7 +241,7 @@ int agent_prove(struct agent *a, struct agent_op *op)
         take_lease(a, op);
     fd = op->lease_fd;
     if (fd < 0)
-        fd = agent_open(a, op->path, O_RDONLY | O_NONBLOCK);
+        fd = agent_open_file(a, op->path);
     if (fd < 0)
         return fd;
     r = -ESTALE;

@@ -10,8 +10,6 @@
 
 #include "impl.h"
 
-#define DPKG_WAIT_MS 10000
-
 /* The diagram is in impl.h. */
 static const uint8_t may_follow[] = {
     [AGENT_NONE] = 1 << AGENT_CHECKING,
@@ -176,7 +174,7 @@ HANDLER(prepare)
         return agent_fail(err, EPROTO, WIRE_NO_INDEX, "malformed PREPARE");
     rc = recheck(a, err);
     if (rc == 0 && agent_dpkg_needed(a)) {
-        rc = agent_dpkg_lock(a, DPKG_WAIT_MS, err);
+        rc = agent_dpkg_lock(a, a->dpkg_wait_ms, err);
         if (rc == 0)
             rc = agent_dpkg_recheck(a, err);
     }

@@ -154,18 +154,38 @@ int agent_open_ancestor(struct agent *a, const char *path)
     }
 }
 
-int agent_open(struct agent *a, const char *path, int flags)
+/* Looks before it opens: opening a device or a pipe may have effects. */
+int agent_open_file_at(int dirfd, const char *name)
+{
+    char path[32];
+    struct stat st;
+    int node_fd, fd, r;
+
+    node_fd = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (node_fd < 0)
+        return -errno;
+    r = -ESTALE;
+    fd = -1;
+    if (fstat(node_fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode))) {
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", node_fd);
+        fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+        r = -errno;
+    }
+    close(node_fd);
+    return fd < 0 ? r : fd;
+}
+
+int agent_open_file(struct agent *a, const char *path)
 {
     const char *name;
-    int dirfd, fd, r;
+    int dirfd, fd;
 
     dirfd = agent_open_parent(a, path, &name);
     if (dirfd < 0)
         return dirfd;
-    fd = openat(dirfd, name, flags | O_NOFOLLOW | O_CLOEXEC);
-    r = -errno;
+    fd = agent_open_file_at(dirfd, name);
     close(dirfd);
-    return fd < 0 ? r : fd;
+    return fd;
 }
 
 int agent_lstat(struct agent *a, const char *path, struct stat *st)
@@ -180,11 +200,6 @@ int agent_lstat(struct agent *a, const char *path, struct stat *st)
         r = -errno;
     close(dirfd);
     return r;
-}
-
-void agent_fd_path(char out[AGENT_FD_PATH], int dirfd, const char *name)
-{
-    snprintf(out, AGENT_FD_PATH, "/proc/self/fd/%d/%s", dirfd, name);
 }
 
 #define HIDDEN_PREFIX ".blksub-"

@@ -19,9 +19,9 @@ static int soften(int dirfd, const char *name, int *flags)
 {
     int fd, soft, r = 0;
 
-    fd = openat(dirfd, name, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+    fd = agent_open_file_at(dirfd, name);
     if (fd < 0)
-        return -errno;
+        return fd;
     if (ioctl(fd, FS_IOC_GETFLAGS, flags) == 0 && (*flags & HARD_FLAGS)) {
         soft = *flags & ~HARD_FLAGS;
         r = ioctl(fd, FS_IOC_SETFLAGS, &soft) < 0 ? -errno : 1;
@@ -34,7 +34,7 @@ static void harden(int dirfd, const char *name, int hard)
 {
     int fd, flags;
 
-    fd = openat(dirfd, name, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+    fd = agent_open_file_at(dirfd, name);
     if (fd < 0)
         return;
     if (ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0) {
