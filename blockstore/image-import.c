@@ -42,13 +42,6 @@ static int check_name_free(struct bstore *store, const char *name,
     return r;
 }
 
-static int sync_file(int fd, const char *what, struct bs_err *err)
-{
-    int r = bs_file_sync(fd);
-
-    return r < 0 ? bs_fail_errno(err, -r, "%s: cannot write", what) : 0;
-}
-
 /* tmp/data: the raw image, padded to whole blocks. */
 static int convert(struct import *im, const char *path, struct bs_err *err)
 {
@@ -91,9 +84,9 @@ static int digest(struct import *im, struct bs_err *err)
     if (r == 0 && fchmod(data_fd, 0444) != 0)
         r = bs_fail_errno(err, errno, "data: cannot make it read-only");
     if (r == 0)
-        r = sync_file(data_fd, "data", err);
+        r = bstore_sync_file(data_fd, "data", err);
     if (r == 0)
-        r = sync_file(digests_fd, "digests", err);
+        r = bstore_sync_file(digests_fd, "digests", err);
 out:
     if (digests_fd >= 0)
         close(digests_fd);

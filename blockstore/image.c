@@ -12,7 +12,6 @@
 
 #include "bs/file.h"
 #include "bstore-patch.h"
-#include "bstore-volume.h"
 #include "image.h"
 #include "store.h"
 
@@ -89,21 +88,6 @@ out:
 
 /* ---- finding ------------------------------------------------------------------ */
 
-/* The folder of an image; -ENOENT. */
-static int open_folder(const struct bstore *store,
-                       const struct bstore_digest *digest, struct bs_err *err)
-{
-    char hex[BSTORE_DIGEST_HEX], sub[80];
-    int fd;
-
-    bstore_digest_to_hex(digest, hex);
-    snprintf(sub, sizeof(sub), "images/%s", hex);
-    fd = bstore_opendir(store, sub, err);
-    if (fd == -ENOENT)
-        return bs_fail(err, ENOENT, "the store has no image %.16s", hex);
-    return fd;
-}
-
 int bstore_image_info_of(const struct bstore *store,
                          const struct bstore_digest *digest,
                          struct bstore_image_info *info, struct bs_err *err)
@@ -112,7 +96,7 @@ int bstore_image_info_of(const struct bstore *store,
     struct stat st;
     int fd, r;
 
-    fd = open_folder(store, digest, err);
+    fd = bstore_opendir_of(store, "images", "image", digest, err);
     if (fd < 0)
         return fd;
     r = meta_read(fd, digest, info, err);
@@ -224,26 +208,20 @@ static int used_by_patch(struct bstore *store,
 static int remove_locked(struct bstore *store, const char *ref,
                          struct bs_err *err)
 {
-    char hex[BSTORE_DIGEST_HEX], who[256];
+    char hex[BSTORE_DIGEST_HEX];
     struct bstore_image_info info;
-    int fd, r;
+    int r;
 
     r = bstore_image_find(store, ref, &info, err);
     if (r < 0)
         return r;
-    r = bstore_volume_uses(store, &info.digest, who, sizeof(who), err);
-    if (r > 0)
-        r = bs_fail(err, EBUSY, "%s", who);
+    r = bstore_check_unused(store, &info.digest, err);
     if (r == 0)
         r = used_by_patch(store, &info.digest, err);
     if (r < 0)
         return bs_prefix(err, r, "image %s", ref);
-    fd = bstore_opendir(store, "images", err);
-    if (fd < 0)
-        return fd;
-    r = bstore_retire(fd, bstore_digest_to_hex(&info.digest, hex), err);
-    close(fd);
-    return r;
+    return bstore_retire(store, "images", bstore_digest_to_hex(&info.digest, hex),
+                         err);
 }
 
 int bstore_image_remove(struct bstore *store, const char *ref,
@@ -277,7 +255,7 @@ int bstore_image_open(struct bstore *store, const struct bstore_digest *digest,
     image->fd = -1;
     image->digest = *digest;
     image->size_bytes = info.size_bytes;
-    dirfd = open_folder(store, digest, err);
+    dirfd = bstore_opendir_of(store, "images", "image", digest, err);
     if (dirfd < 0) {
         r = dirfd;
         goto out;

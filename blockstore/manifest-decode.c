@@ -7,208 +7,23 @@
 #include <string.h>
 
 #include <jansson.h>
-#include <sodium.h>
 
+#include "manifest-json.h"
 #include "manifest.h"
-
-/* Where we are, for the sentence: "ops 12: old.mode is missing". */
-struct dec {
-    struct bs_err *err;
-    const char *list; /* NULL: the top object */
-    uint32_t i;
-    const char *sub; /* "old." and so on; "" = the element itself */
-};
-
-static int bad(const struct dec *d, const char *key, const char *what)
-{
-    if (d->list)
-        return bs_fail(d->err, EBADMSG, "manifest: %s %u: %s%s %s", d->list,
-                       d->i, d->sub, key, what);
-    return bs_fail(d->err, EBADMSG, "manifest: %s%s %s", d->sub, key, what);
-}
-
-static int no_memory(const struct dec *d)
-{
-    return bs_fail(d->err, ENOMEM, "manifest: no memory");
-}
-
-enum { OPTIONAL = 1 };
-
-/* ---- one value -------------------------------------------------------------- */
-
-static int get_u64(const struct dec *d, const json_t *obj, const char *key,
-                   uint64_t max, int how, uint64_t *out)
-{
-    const json_t *v = json_object_get(obj, key);
-
-    if (!v && how & OPTIONAL)
-        return 0;
-    if (!v)
-        return bad(d, key, "is missing");
-    if (!json_is_integer(v) || json_integer_value(v) < 0 ||
-        (uint64_t)json_integer_value(v) > max)
-        return bad(d, key, "is no integer of its range");
-    *out = (uint64_t)json_integer_value(v);
-    return 0;
-}
-
-static int get_u32(const struct dec *d, const json_t *obj, const char *key,
-                   int how, uint32_t *out)
-{
-    uint64_t v = *out;
-    int r;
-
-    r = get_u64(d, obj, key, UINT32_MAX, how, &v);
-    *out = (uint32_t)v;
-    return r;
-}
-
-static int get_i64(const struct dec *d, const json_t *obj, const char *key,
-                   int64_t *out)
-{
-    const json_t *v = json_object_get(obj, key);
-
-    if (!json_is_integer(v))
-        return bad(d, key, "is no integer");
-    *out = json_integer_value(v);
-    return 0;
-}
-
-static int get_bool(const struct dec *d, const json_t *obj, const char *key,
-                    bool *out)
-{
-    const json_t *v = json_object_get(obj, key);
-
-    *out = false;
-    if (!v)
-        return 0;
-    if (!json_is_boolean(v))
-        return bad(d, key, "is neither true nor false");
-    *out = json_is_true(v);
-    return 0;
-}
-
-static int get_digest(const struct dec *d, const json_t *obj, const char *key,
-                      struct bstore_digest *out)
-{
-    const char *s = json_string_value(json_object_get(obj, key));
-
-    if (!s || bstore_digest_from_hex(out, s) < 0)
-        return bad(d, key, "is no digest of 64 hexadecimal digits");
-    return 0;
-}
-
-/* libsodium 1.0.18 takes every byte >= 0x80 for a '/'. */
-static bool is_ascii(const char *s)
-{
-    for (; *s; s++)
-        if ((unsigned char)*s >= 0x80)
-            return false;
-    return true;
-}
-
-/* Gives bytes with a NUL after them. */
-static int from_b64(const struct dec *d, const char *key, const json_t *v,
-                    uint8_t **out, size_t *len)
-{
-    size_t room = json_string_length(v) / 4 * 3 + 4;
-    uint8_t *buf;
-
-    if (!json_is_string(v) || !is_ascii(json_string_value(v)))
-        return bad(d, key, "is not in base64");
-    buf = malloc(room);
-    if (!buf)
-        return no_memory(d);
-    if (sodium_base642bin(buf, room - 1, json_string_value(v),
-                          json_string_length(v), NULL, len, NULL,
-                          sodium_base64_VARIANT_ORIGINAL) != 0) {
-        free(buf);
-        return bad(d, key, "is not in base64");
-    }
-    buf[*len] = '\0';
-    *out = buf;
-    return 0;
-}
-
-/* A string, or {"b64": "..."} for one that JSON cannot hold readably. */
-static int get_text(const struct dec *d, const json_t *obj, const char *key,
-                    int how, char **out)
-{
-    const json_t *v = json_object_get(obj, key);
-    uint8_t *bytes;
-    size_t len;
-    int r;
-
-    if (!v && how & OPTIONAL)
-        return 0;
-    if (!v)
-        return bad(d, key, "is missing");
-    if (json_is_string(v)) {
-        *out = strdup(json_string_value(v));
-        return *out ? 0 : no_memory(d);
-    }
-    if (!json_is_object(v))
-        return bad(d, key, "is no text");
-    r = from_b64(d, key, json_object_get(v, "b64"), &bytes, &len);
-    if (r < 0)
-        return r;
-    if (memchr(bytes, '\0', len)) {
-        free(bytes);
-        return bad(d, key, "holds a NUL");
-    }
-    *out = (char *)bytes;
-    return 0;
-}
-
-static int get_object(const struct dec *d, const json_t *obj, const char *key,
-                      const json_t **out)
-{
-    *out = json_object_get(obj, key);
-    if (!json_is_object(*out))
-        return bad(d, key, "is no object");
-    return 0;
-}
-
-/* A list's length, and zeroed memory for its elements.  An absent one is an
- * empty one. */
-static int get_list(const struct dec *d, const json_t *obj, const char *key,
-                    size_t max, size_t elem_bytes, const json_t **list,
-                    void *elems, uint32_t *n)
-{
-    void *mem;
-    size_t count;
-
-    *list = json_object_get(obj, key);
-    if (!*list)
-        return 0;
-    if (!json_is_array(*list))
-        return bad(d, key, "is no list");
-    count = json_array_size(*list);
-    if (count > max)
-        return bad(d, key, "has too many elements");
-    if (count == 0)
-        return 0;
-    mem = calloc(count, elem_bytes);
-    if (!mem)
-        return no_memory(d);
-    memcpy(elems, &mem, sizeof(mem));
-    *n = (uint32_t)count;
-    return 0;
-}
 
 /* ---- nodes and operations ---------------------------------------------------- */
 
-static int dec_mode(const struct dec *d, const json_t *obj, uint32_t *mode)
+static int dec_mode(const struct mj *d, const json_t *obj, uint32_t *mode)
 {
     const char *s = json_string_value(json_object_get(obj, "mode"));
 
     if (!s || strlen(s) != 4 || strspn(s, "01234567") != 4)
-        return bad(d, "mode", "is not four octal digits");
+        return mj_bad(d, "mode", "is not four octal digits");
     *mode = (uint32_t)strtoul(s, NULL, 8);
     return 0;
 }
 
-static int dec_type(const struct dec *d, const json_t *obj,
+static int dec_type(const struct mj *d, const json_t *obj,
                     enum bstore_node_type *type)
 {
     const char *s = json_string_value(json_object_get(obj, "type"));
@@ -219,10 +34,10 @@ static int dec_type(const struct dec *d, const json_t *obj,
             *type = (enum bstore_node_type)t;
             return 0;
         }
-    return bad(d, "type", "is unknown");
+    return mj_bad(d, "type", "is unknown");
 }
 
-static int dec_rdev(const struct dec *d, const json_t *obj,
+static int dec_rdev(const struct mj *d, const json_t *obj,
                     struct bstore_node *node)
 {
     const json_t *v = json_object_get(obj, "rdev");
@@ -232,38 +47,38 @@ static int dec_rdev(const struct dec *d, const json_t *obj,
     if (json_array_size(v) != 2 || !json_is_integer(json_array_get(v, 0)) ||
         !json_is_integer(json_array_get(v, 1)) || major < 0 || minor < 0 ||
         major > UINT32_MAX || minor > UINT32_MAX)
-        return bad(d, "rdev", "is no pair of device numbers");
+        return mj_bad(d, "rdev", "is no pair of device numbers");
     node->rdev_major = (uint32_t)major;
     node->rdev_minor = (uint32_t)minor;
     return 0;
 }
 
-static int dec_xattrs(const struct dec *d, const json_t *obj,
+static int dec_xattrs(const struct mj *d, const json_t *obj,
                       struct bstore_node *node)
 {
     const json_t *list;
     uint32_t i;
     int r;
 
-    r = get_list(d, obj, "xattrs", MANIFEST_MAX_XATTRS, sizeof(*node->xattrs),
-                 &list, &node->xattrs, &node->n_xattrs);
+    r = mj_list(d, obj, "xattrs", MANIFEST_MAX_XATTRS, sizeof(*node->xattrs),
+                &list, &node->xattrs, &node->n_xattrs);
     for (i = 0; r == 0 && i < node->n_xattrs; i++) {
         const json_t *x = json_array_get(list, i);
         struct bstore_xattr *a = &node->xattrs[i];
         size_t len = 0;
 
-        r = get_text(d, x, "name", 0, &a->name);
+        r = mj_text(d, x, "name", 0, &a->name);
         if (r == 0)
-            r = from_b64(d, "xattrs", json_object_get(x, "value"), &a->value,
+            r = mj_bytes(d, "xattrs", json_object_get(x, "value"), &a->value,
                          &len);
         if (r == 0 && len > MANIFEST_XATTR_MAX)
-            r = bad(d, "xattrs", "has a value that is too large");
+            r = mj_bad(d, "xattrs", "has a value that is too large");
         a->len = (uint32_t)len;
     }
     return r;
 }
 
-static int dec_node(struct dec *d, const json_t *op, const char *key,
+static int dec_node(struct mj *d, const json_t *op, const char *key,
                     const char *sub, struct bstore_node *node)
 {
     const json_t *obj = json_object_get(op, key);
@@ -272,54 +87,55 @@ static int dec_node(struct dec *d, const json_t *op, const char *key,
     if (!obj)
         return 0; /* absent */
     if (!json_is_object(obj))
-        return bad(d, key, "is no object");
+        return mj_bad(d, key, "is no object");
     d->sub = sub;
     r = dec_type(d, obj, &node->type);
     if (r == 0)
         r = dec_mode(d, obj, &node->mode);
     if (r == 0)
-        r = get_u32(d, obj, "uid", 0, &node->uid);
+        r = mj_u32(d, obj, "uid", 0, &node->uid);
     if (r == 0)
-        r = get_u32(d, obj, "gid", 0, &node->gid);
+        r = mj_u32(d, obj, "gid", 0, &node->gid);
     if (r == 0)
-        r = get_i64(d, obj, "mtime", &node->mtime);
+        r = mj_i64(d, obj, "mtime", &node->mtime);
     if (r == 0 && node->type == BSTORE_FILE)
-        r = get_u64(d, obj, "size", MANIFEST_MAX_IMAGE, 0, &node->size_bytes);
+        r = mj_u64(d, obj, "size", MANIFEST_MAX_IMAGE, 0, &node->size_bytes);
     if (r == 0 && node->type == BSTORE_FILE)
-        r = get_digest(d, obj, "digest", &node->digest);
+        r = mj_digest(d, obj, "digest", &node->digest);
     if (r == 0 && (node->type == BSTORE_CHAR || node->type == BSTORE_BLOCK))
         r = dec_rdev(d, obj, node);
     if (r == 0)
-        r = get_text(d, obj, "target", OPTIONAL, &node->target);
+        r = mj_text(d, obj, "target", MJ_OPTIONAL, &node->target);
     if (r == 0)
-        r = get_text(d, obj, "link", OPTIONAL, &node->link);
+        r = mj_text(d, obj, "link", MJ_OPTIONAL, &node->link);
     if (r == 0)
         r = dec_xattrs(d, obj, node);
     d->sub = "";
     return r;
 }
 
-static int dec_extents(const struct dec *d, const json_t *obj,
+static int dec_extents(const struct mj *d, const json_t *obj,
                        struct bstore_op *op)
 {
     const json_t *list;
     uint32_t i, k;
     int r;
 
-    r = get_list(d, obj, "old_extents", MANIFEST_MAX_LIST,
-                 sizeof(*op->old_extents), &list, &op->old_extents,
-                 &op->n_old_extents);
+    r = mj_list(d, obj, "old_extents", MANIFEST_MAX_LIST,
+                sizeof(*op->old_extents), &list, &op->old_extents,
+                &op->n_old_extents);
     for (i = 0; r == 0 && i < op->n_old_extents; i++) {
         const json_t *x = json_array_get(list, i);
         uint64_t v[3];
 
         if (json_array_size(x) != 3)
-            return bad(d, "old_extents", "has an element that is no triple");
+            return mj_bad(d, "old_extents", "has an element that is no triple");
         for (k = 0; k < 3; k++) {
             const json_t *num = json_array_get(x, k);
 
             if (!json_is_integer(num) || json_integer_value(num) < 0)
-                return bad(d, "old_extents", "holds what is no integer >= 0");
+                return mj_bad(d, "old_extents",
+                              "holds what is no integer >= 0");
             v[k] = (uint64_t)json_integer_value(num);
         }
         op->old_extents[i] = (struct bstore_extent){ v[0], v[1], v[2] };
@@ -327,25 +143,25 @@ static int dec_extents(const struct dec *d, const json_t *obj,
     return r;
 }
 
-static int dec_op(struct dec *d, const json_t *obj, struct bstore_op *op)
+static int dec_op(struct mj *d, const json_t *obj, struct bstore_op *op)
 {
     bool in_place, conffile;
     int r;
 
-    r = get_text(d, obj, "path", 0, &op->path);
+    r = mj_text(d, obj, "path", 0, &op->path);
     if (r == 0)
-        r = get_u32(d, obj, "group", 0, &op->group);
+        r = mj_u32(d, obj, "group", 0, &op->group);
     if (r == 0)
-        r = get_u64(d, obj, "pool_block", MANIFEST_MAX_POOL_BLKS, OPTIONAL,
-                    &op->pool_blk);
+        r = mj_u64(d, obj, "pool_block", MANIFEST_MAX_POOL_BLKS, MJ_OPTIONAL,
+                   &op->pool_blk);
     if (r == 0 && json_object_get(obj, "pool_block"))
         op->flags |= BSTORE_OP_CONTENT;
     if (r == 0)
-        r = get_bool(d, obj, "in_place", &in_place);
+        r = mj_bool(d, obj, "in_place", &in_place);
     if (r == 0 && in_place)
         op->flags |= BSTORE_OP_IN_PLACE;
     if (r == 0)
-        r = get_bool(d, obj, "conffile", &conffile);
+        r = mj_bool(d, obj, "conffile", &conffile);
     if (r == 0 && conffile)
         op->flags |= BSTORE_OP_CONFFILE;
     if (r == 0)
@@ -359,71 +175,71 @@ static int dec_op(struct dec *d, const json_t *obj, struct bstore_op *op)
 
 /* ---- groups and the small lists ------------------------------------------------ */
 
-static int dec_group(const struct dec *d, const json_t *obj,
+static int dec_group(const struct mj *d, const json_t *obj,
                      struct bstore_group *g)
 {
     const json_t *list;
     uint32_t i;
     int r;
 
-    r = get_text(d, obj, "name", 0, &g->name);
+    r = mj_text(d, obj, "name", 0, &g->name);
     if (r == 0)
-        r = get_list(d, obj, "packages", MANIFEST_MAX_LIST,
-                     sizeof(*g->packages), &list, &g->packages, &g->n_packages);
+        r = mj_list(d, obj, "packages", MANIFEST_MAX_LIST, sizeof(*g->packages),
+                    &list, &g->packages, &g->n_packages);
     for (i = 0; r == 0 && i < g->n_packages; i++) {
         const json_t *x = json_array_get(list, i);
         struct bstore_package *k = &g->packages[i];
 
-        r = get_text(d, x, "name", 0, &k->name);
+        r = mj_text(d, x, "name", 0, &k->name);
         if (r == 0)
-            r = get_text(d, x, "arch", OPTIONAL, &k->arch);
+            r = mj_text(d, x, "arch", MJ_OPTIONAL, &k->arch);
         if (r == 0)
-            r = get_text(d, x, "old", OPTIONAL, &k->old_version);
+            r = mj_text(d, x, "old", MJ_OPTIONAL, &k->old_version);
         if (r == 0)
-            r = get_text(d, x, "new", OPTIONAL, &k->new_version);
+            r = mj_text(d, x, "new", MJ_OPTIONAL, &k->new_version);
     }
     if (r == 0)
-        r = get_list(d, obj, "requires", MANIFEST_MAX_GROUPS,
-                     sizeof(*g->requires), &list, &g->requires, &g->n_requires);
+        r = mj_list(d, obj, "requires", MANIFEST_MAX_GROUPS,
+                    sizeof(*g->requires), &list, &g->requires, &g->n_requires);
     for (i = 0; r == 0 && i < g->n_requires; i++) {
         const json_t *x = json_array_get(list, i);
 
         if (!json_is_integer(x) || json_integer_value(x) < 0 ||
             json_integer_value(x) >= MANIFEST_MAX_GROUPS)
-            r = bad(d, "requires", "holds what is no group");
+            r = mj_bad(d, "requires", "holds what is no group");
         else
             g->requires[i] = (uint32_t)json_integer_value(x);
     }
     return r;
 }
 
-static int dec_stanza(const struct dec *d, const json_t *obj,
+static int dec_stanza(const struct mj *d, const json_t *obj,
                       struct bstore_stanza *s)
 {
     int r;
 
-    r = get_text(d, obj, "file", 0, &s->file);
+    r = mj_text(d, obj, "file", 0, &s->file);
     if (r == 0)
-        r = get_u32(d, obj, "group", 0, &s->group);
+        r = mj_u32(d, obj, "group", 0, &s->group);
     if (r == 0)
-        r = get_text(d, obj, "package", 0, &s->package);
+        r = mj_text(d, obj, "package", 0, &s->package);
     if (r == 0)
-        r = get_text(d, obj, "arch", OPTIONAL, &s->arch);
+        r = mj_text(d, obj, "arch", MJ_OPTIONAL, &s->arch);
     if (r == 0)
-        r = get_text(d, obj, "old", OPTIONAL, &s->old_text);
+        r = mj_text(d, obj, "old", MJ_OPTIONAL, &s->old_text);
     if (r == 0)
-        r = get_text(d, obj, "new", OPTIONAL, &s->new_text);
+        r = mj_text(d, obj, "new", MJ_OPTIONAL, &s->new_text);
     return r;
 }
 
-static int dec_groups(struct dec *d, const json_t *top,
+static int dec_groups(struct mj *d, const json_t *top,
                       struct bstore_manifest *m)
 {
     const json_t *list;
     int r;
 
-    r = get_list(d, top, "groups", MANIFEST_MAX_GROUPS, sizeof(*m->groups),
-                 &list, &m->groups, &m->n_groups);
+    r = mj_list(d, top, "groups", MANIFEST_MAX_GROUPS, sizeof(*m->groups),
+                &list, &m->groups, &m->n_groups);
     d->list = "groups";
     for (d->i = 0; r == 0 && d->i < m->n_groups; d->i++)
         r = dec_group(d, json_array_get(list, d->i), &m->groups[d->i]);
@@ -431,13 +247,13 @@ static int dec_groups(struct dec *d, const json_t *top,
     return r;
 }
 
-static int dec_ops(struct dec *d, const json_t *top, struct bstore_manifest *m)
+static int dec_ops(struct mj *d, const json_t *top, struct bstore_manifest *m)
 {
     const json_t *list;
     int r;
 
-    r = get_list(d, top, "ops", BSTORE_MAX_OPS, sizeof(*m->ops), &list,
-                 &m->ops, &m->n_ops);
+    r = mj_list(d, top, "ops", BSTORE_MAX_OPS, sizeof(*m->ops), &list, &m->ops,
+                &m->n_ops);
     d->list = "ops";
     for (d->i = 0; r == 0 && d->i < m->n_ops; d->i++)
         r = dec_op(d, json_array_get(list, d->i), &m->ops[d->i]);
@@ -445,14 +261,14 @@ static int dec_ops(struct dec *d, const json_t *top, struct bstore_manifest *m)
     return r;
 }
 
-static int dec_stanzas(struct dec *d, const json_t *top,
+static int dec_stanzas(struct mj *d, const json_t *top,
                        struct bstore_manifest *m)
 {
     const json_t *list;
     int r;
 
-    r = get_list(d, top, "stanzas", MANIFEST_MAX_LIST, sizeof(*m->stanzas),
-                 &list, &m->stanzas, &m->n_stanzas);
+    r = mj_list(d, top, "stanzas", MANIFEST_MAX_LIST, sizeof(*m->stanzas),
+                &list, &m->stanzas, &m->n_stanzas);
     d->list = "stanzas";
     for (d->i = 0; r == 0 && d->i < m->n_stanzas; d->i++)
         r = dec_stanza(d, json_array_get(list, d->i), &m->stanzas[d->i]);
@@ -460,51 +276,51 @@ static int dec_stanzas(struct dec *d, const json_t *top,
     return r;
 }
 
-static int dec_hooks_and_units(struct dec *d, const json_t *top,
+static int dec_hooks_and_units(struct mj *d, const json_t *top,
                                struct bstore_manifest *m)
 {
     const json_t *list, *x;
     int r;
 
-    r = get_list(d, top, "hooks", MANIFEST_MAX_LIST, sizeof(*m->hooks), &list,
-                 &m->hooks, &m->n_hooks);
+    r = mj_list(d, top, "hooks", MANIFEST_MAX_LIST, sizeof(*m->hooks), &list,
+                &m->hooks, &m->n_hooks);
     d->list = "hooks";
     for (d->i = 0; r == 0 && d->i < m->n_hooks; d->i++) {
         x = json_array_get(list, d->i);
         m->hooks[d->i].group = BSTORE_NO_GROUP;
-        r = get_u32(d, x, "group", OPTIONAL, &m->hooks[d->i].group);
+        r = mj_u32(d, x, "group", MJ_OPTIONAL, &m->hooks[d->i].group);
         if (r == 0)
-            r = get_text(d, x, "name", 0, &m->hooks[d->i].name);
+            r = mj_text(d, x, "name", 0, &m->hooks[d->i].name);
     }
     d->list = NULL;
     if (r == 0)
-        r = get_list(d, top, "units", MANIFEST_MAX_LIST, sizeof(*m->units),
-                     &list, &m->units, &m->n_units);
+        r = mj_list(d, top, "units", MANIFEST_MAX_LIST, sizeof(*m->units),
+                    &list, &m->units, &m->n_units);
     d->list = "units";
     for (d->i = 0; r == 0 && d->i < m->n_units; d->i++) {
         x = json_array_get(list, d->i);
-        r = get_u32(d, x, "group", 0, &m->units[d->i].group);
+        r = mj_u32(d, x, "group", 0, &m->units[d->i].group);
         if (r == 0)
-            r = get_text(d, x, "name", 0, &m->units[d->i].name);
+            r = mj_text(d, x, "name", 0, &m->units[d->i].name);
     }
     d->list = NULL;
     return r;
 }
 
-static int dec_left_out(struct dec *d, const json_t *top,
+static int dec_left_out(struct mj *d, const json_t *top,
                         struct bstore_manifest *m)
 {
     const json_t *list, *x;
     int r;
 
-    r = get_list(d, top, "left_out", MANIFEST_MAX_LIST, sizeof(*m->left_out),
-                 &list, &m->left_out, &m->n_left_out);
+    r = mj_list(d, top, "left_out", MANIFEST_MAX_LIST, sizeof(*m->left_out),
+                &list, &m->left_out, &m->n_left_out);
     d->list = "left_out";
     for (d->i = 0; r == 0 && d->i < m->n_left_out; d->i++) {
         x = json_array_get(list, d->i);
-        r = get_text(d, x, "path", 0, &m->left_out[d->i].path);
+        r = mj_text(d, x, "path", 0, &m->left_out[d->i].path);
         if (r == 0)
-            r = get_text(d, x, "reason", 0, &m->left_out[d->i].reason);
+            r = mj_text(d, x, "reason", 0, &m->left_out[d->i].reason);
     }
     d->list = NULL;
     return r;
@@ -512,7 +328,7 @@ static int dec_left_out(struct dec *d, const json_t *top,
 
 /* ---- the top object -------------------------------------------------------------- */
 
-static int dec_format(const struct dec *d, const json_t *top)
+static int dec_format(const struct mj *d, const json_t *top)
 {
     const char *s = json_string_value(json_object_get(top, "format"));
     const json_t *features = json_object_get(top, "requires_features");
@@ -520,71 +336,71 @@ static int dec_format(const struct dec *d, const json_t *top)
     int r;
 
     if (!s || strcmp(s, MANIFEST_FORMAT) != 0)
-        return bad(d, "format", "is not \"" MANIFEST_FORMAT "\"");
-    r = get_u64(d, top, "version", INT64_MAX, 0, &version);
+        return mj_bad(d, "format", "is not \"" MANIFEST_FORMAT "\"");
+    r = mj_u64(d, top, "version", INT64_MAX, 0, &version);
     if (r < 0)
         return r;
     if (version != MANIFEST_VERSION)
         return bs_fail(d->err, ENOTSUP, "manifest: version is %ju, not %d",
                        (uintmax_t)version, MANIFEST_VERSION);
     if (!json_is_array(features))
-        return bad(d, "requires_features", "is no list");
+        return mj_bad(d, "requires_features", "is no list");
     if (json_array_size(features) == 0)
         return 0;
     s = json_string_value(json_array_get(features, 0));
     if (!s)
-        return bad(d, "requires_features", "holds what is no text");
+        return mj_bad(d, "requires_features", "holds what is no text");
     return bs_fail(d->err, ENOTSUP,
                    "manifest: requires_features names the unknown %.64s", s);
 }
 
-static int dec_image(struct dec *d, const json_t *top, const char *key,
+static int dec_image(struct mj *d, const json_t *top, const char *key,
                      const char *sub, struct bstore_digest *digest,
                      uint64_t *bytes)
 {
     const json_t *obj;
     int r;
 
-    r = get_object(d, top, key, &obj);
+    r = mj_object(d, top, key, &obj);
     if (r < 0)
         return r;
     d->sub = sub;
-    r = get_digest(d, obj, "image", digest);
+    r = mj_digest(d, obj, "image", digest);
     if (r == 0)
-        r = get_u64(d, obj, "bytes", MANIFEST_MAX_IMAGE, 0, bytes);
+        r = mj_u64(d, obj, "bytes", MANIFEST_MAX_IMAGE, 0, bytes);
     d->sub = "";
     return r;
 }
 
-static int dec_pool(struct dec *d, const json_t *top, struct bstore_manifest *m)
+static int dec_pool(struct mj *d, const json_t *top, struct bstore_manifest *m)
 {
     const json_t *obj;
     int r;
 
-    r = get_object(d, top, "pool", &obj);
+    r = mj_object(d, top, "pool", &obj);
     if (r < 0)
         return r;
     d->sub = "pool.";
-    r = get_u64(d, obj, "blocks", MANIFEST_MAX_POOL_BLKS, 0, &m->pool_blks);
+    r = mj_u64(d, obj, "blocks", MANIFEST_MAX_POOL_BLKS, 0, &m->pool_blks);
     if (r == 0)
-        r = get_u32(d, obj, "clusters", 0, &m->n_clusters);
+        r = mj_u32(d, obj, "clusters", 0, &m->n_clusters);
     if (r == 0)
-        r = get_digest(d, obj, "index", &m->index_digest);
+        r = mj_digest(d, obj, "index", &m->index_digest);
     d->sub = "";
     return r;
 }
 
-static int dec_head(struct dec *d, const json_t *top, struct bstore_manifest *m)
+static int dec_head(struct mj *d, const json_t *top, struct bstore_manifest *m)
 {
     int r;
 
     r = dec_format(d, top);
     if (r == 0)
-        r = get_text(d, top, "name", 0, &m->name);
+        r = mj_text(d, top, "name", 0, &m->name);
     if (r == 0)
-        r = get_u64(d, top, "serial", INT64_MAX, 0, &m->serial);
+        r = mj_u64(d, top, "serial", INT64_MAX, 0, &m->serial);
     if (r == 0)
-        r = get_i64(d, top, "created", &m->created);
+        r = mj_i64(d, top, "created", &m->created);
     if (r == 0)
         r = dec_image(d, top, "from", "from.", &m->from, &m->from_size_bytes);
     if (r == 0)
@@ -592,7 +408,7 @@ static int dec_head(struct dec *d, const json_t *top, struct bstore_manifest *m)
     if (r == 0)
         r = dec_pool(d, top, m);
     if (r == 0)
-        r = get_text(d, top, "reboot", OPTIONAL, &m->reboot_reason);
+        r = mj_text(d, top, "reboot", MJ_OPTIONAL, &m->reboot_reason);
     if (r == 0)
         m->reboot = m->reboot_reason != NULL;
     return r;
@@ -601,7 +417,7 @@ static int dec_head(struct dec *d, const json_t *top, struct bstore_manifest *m)
 int bstore_manifest_decode(const char *text, size_t len,
                            struct bstore_manifest **out, struct bs_err *err)
 {
-    struct dec d = { .err = err, .sub = "" };
+    struct mj d = { .err = err, .sub = "" };
     struct bstore_manifest *m = NULL;
     json_error_t jerr;
     json_t *top;
@@ -614,7 +430,7 @@ int bstore_manifest_decode(const char *text, size_t len,
     if (!top)
         return bs_fail(err, EBADMSG, "manifest: is no JSON: %s in line %d",
                        jerr.text, jerr.line);
-    r = no_memory(&d);
+    r = mj_no_memory(&d);
     m = calloc(1, sizeof(*m));
     if (!m)
         goto out;

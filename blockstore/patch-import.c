@@ -38,13 +38,6 @@ static int create(struct import *im, const char *name, struct bs_err *err)
     return fd < 0 ? bs_fail_errno(err, errno, "%s: cannot create", name) : fd;
 }
 
-static int sync_file(int fd, const char *what, struct bs_err *err)
-{
-    int r = bs_file_sync(fd);
-
-    return r < 0 ? bs_fail_errno(err, -r, "%s: cannot write", what) : 0;
-}
-
 /* What is verified is the copy: nobody changes that under us. */
 static int copy_bundle(struct import *im, const char *path, int *fd,
                        struct bs_err *err)
@@ -74,7 +67,7 @@ static int copy_bundle(struct import *im, const char *path, int *fd,
             goto out;
         }
     }
-    r = sync_file(*fd, "bundle", err);
+    r = bstore_sync_file(*fd, "bundle", err);
 out:
     if (src >= 0)
         close(src);
@@ -165,7 +158,7 @@ static int make_pool(struct import *im, struct bs_err *err)
         if (im->m->ops[i].flags & BSTORE_OP_CONTENT)
             r = check_content(im, &im->m->ops[i], err);
     if (r == 0)
-        r = sync_file(im->pool_fd, "pool", err);
+        r = bstore_sync_file(im->pool_fd, "pool", err);
     return r;
 }
 

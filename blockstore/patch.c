@@ -11,7 +11,6 @@
 #include <jansson.h>
 
 #include "bs/file.h"
-#include "bstore-volume.h"
 #include "bundle-format.h"
 #include "patch.h"
 #include "store.h"
@@ -93,21 +92,6 @@ static int meta_decode(const json_t *o, const struct bstore_digest *want,
     return bstore_pubkey_parse(key, strlen(key), &meta->key, err);
 }
 
-/* The folder of a patch; -ENOENT. */
-static int open_folder(const struct bstore *store,
-                       const struct bstore_digest *id, struct bs_err *err)
-{
-    char hex[BSTORE_DIGEST_HEX], sub[80];
-    int fd;
-
-    bstore_digest_to_hex(id, hex);
-    snprintf(sub, sizeof(sub), "patches/%s", hex);
-    fd = bstore_opendir(store, sub, err);
-    if (fd == -ENOENT)
-        return bs_fail(err, ENOENT, "the store has no patch %.16s", hex);
-    return fd;
-}
-
 int bstore_patch_meta_read(const struct bstore *store,
                            const struct bstore_digest *id,
                            struct bstore_patch_meta *meta, struct bs_err *err)
@@ -117,7 +101,7 @@ int bstore_patch_meta_read(const struct bstore *store,
     size_t len;
     int fd, r;
 
-    fd = open_folder(store, id, err);
+    fd = bstore_opendir_of(store, "patches", "patch", id, err);
     if (fd < 0)
         return fd;
     r = bs_file_slurp(fd, "meta.json", BSTORE_META_MAX, &text, &len, err);
@@ -210,24 +194,18 @@ int bstore_patch_find(struct bstore *store, const char *ref,
 static int remove_locked(struct bstore *store, const char *ref,
                          struct bs_err *err)
 {
-    char hex[BSTORE_DIGEST_HEX], who[256];
+    char hex[BSTORE_DIGEST_HEX];
     struct bstore_patch_info info;
-    int fd, r;
+    int r;
 
     r = bstore_patch_find(store, ref, &info, err);
     if (r < 0)
         return r;
-    r = bstore_volume_uses(store, &info.id, who, sizeof(who), err);
-    if (r > 0)
-        r = bs_fail(err, EBUSY, "%s", who);
+    r = bstore_check_unused(store, &info.id, err);
     if (r < 0)
         return bs_prefix(err, r, "patch %s", ref);
-    fd = bstore_opendir(store, "patches", err);
-    if (fd < 0)
-        return fd;
-    r = bstore_retire(fd, bstore_digest_to_hex(&info.id, hex), err);
-    close(fd);
-    return r;
+    return bstore_retire(store, "patches", bstore_digest_to_hex(&info.id, hex),
+                         err);
 }
 
 int bstore_patch_remove(struct bstore *store, const char *ref,
@@ -288,7 +266,7 @@ int bstore_patch_open(struct bstore *store, const struct bstore_digest *id,
     r = bstore_patch_meta_read(store, id, &meta, err);
     if (r < 0)
         return r;
-    dirfd = open_folder(store, id, err);
+    dirfd = bstore_opendir_of(store, "patches", "patch", id, err);
     if (dirfd < 0)
         return dirfd;
     p = calloc(1, sizeof(*p));

@@ -15,6 +15,7 @@
 
 #include "bs/bytes.h"
 #include "bs/file.h"
+#include "bstore-volume.h"
 #include "digest.h"
 #include "store.h"
 
@@ -50,16 +51,11 @@ static int check_empty(const struct bstore *store, struct bs_err *err)
 {
     struct dirent *e;
     DIR *d;
-    int fd, r = 0;
+    int r;
 
-    fd = openat(store->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    d = fd < 0 ? NULL : fdopendir(fd);
-    if (!d) {
-        r = bs_fail_errno(err, errno, "%s: cannot list", store->path);
-        if (fd >= 0)
-            close(fd);
+    r = bstore_listdir(store, ".", &d, err);
+    if (r < 0)
         return r;
-    }
     while (r == 0 && (e = readdir(d))) {
         size_t i;
         bool ours = e->d_name[0] == '.' || strcmp(e->d_name, "lock") == 0;
@@ -197,14 +193,52 @@ int bstore_opendir(const struct bstore *store, const char *sub,
     return fd;
 }
 
+int bstore_listdir(const struct bstore *store, const char *sub, DIR **out,
+                   struct bs_err *err)
+{
+    int fd, r;
+
+    fd = bstore_opendir(store, sub, err);
+    if (fd < 0)
+        return fd;
+    *out = fdopendir(fd);
+    if (*out)
+        return 0;
+    r = bs_fail_errno(err, errno, "%s/%s: cannot list", store->path, sub);
+    close(fd);
+    return r;
+}
+
+int bstore_opendir_of(const struct bstore *store, const char *sub,
+                      const char *what, const struct bstore_digest *digest,
+                      struct bs_err *err)
+{
+    char hex[BSTORE_DIGEST_HEX], path[BSTORE_DIGEST_HEX + 16];
+    int fd;
+
+    bstore_digest_to_hex(digest, hex);
+    snprintf(path, sizeof(path), "%s/%s", sub, hex);
+    fd = bstore_opendir(store, path, err);
+    if (fd == -ENOENT)
+        return bs_fail(err, ENOENT, "the store has no %s %.16s", what, hex);
+    return fd;
+}
+
+int bstore_sync_file(int fd, const char *what, struct bs_err *err)
+{
+    int r = bs_file_sync(fd);
+
+    return r < 0 ? bs_fail_errno(err, -r, "%s: cannot write", what) : 0;
+}
+
 /* ---- the lock ------------------------------------------------------------ */
 
 /* What somebody is still making has a flock; what a process that died left has
  * none.  Only who holds the store's lock begins to make something, so none is
  * caught between its creation and its flock. */
-static bool is_left_over(int dirfd, const char *name)
+static bool is_left_over(int parent, const char *name)
 {
-    int fd = openat(dirfd, name,
+    int fd = openat(parent, name,
                     O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     bool left;
 
@@ -219,20 +253,14 @@ static void sweep(const struct bstore *store, const char *sub)
 {
     struct dirent *e;
     DIR *d;
-    int fd;
 
-    fd = bstore_opendir(store, sub, NULL);
-    d = fd < 0 ? NULL : fdopendir(fd);
-    if (!d) {
-        if (fd >= 0)
-            close(fd);
+    if (bstore_listdir(store, sub, &d, NULL) < 0)
         return;
-    }
     while ((e = readdir(d)))
         if (strncmp(e->d_name, BSTORE_TMP_PREFIX,
                     strlen(BSTORE_TMP_PREFIX)) == 0 &&
-            is_left_over(fd, e->d_name))
-            bstore_remove_tree(fd, e->d_name);
+            is_left_over(dirfd(d), e->d_name))
+            bstore_remove_tree(dirfd(d), e->d_name);
     closedir(d);
 }
 
@@ -283,6 +311,7 @@ int bstore_lock(struct bstore *store, struct bs_err *err)
     sweep(store, "keys");
     sweep(store, "images");
     sweep(store, "patches");
+    sweep(store, "volumes");
     sweep(store, "volumes");
 out:
     if (fd >= 0)
@@ -412,16 +441,31 @@ void bstore_remove_tree(int dirfd, const char *name)
     unlinkat(dirfd, name, AT_REMOVEDIR);
 }
 
-int bstore_retire(int dirfd, const char *name, struct bs_err *err)
+int bstore_retire(const struct bstore *store, const char *sub, const char *name,
+                  struct bs_err *err)
 {
     char tmp[BSTORE_TMP_NAME];
+    int fd, r;
+
+    fd = bstore_opendir(store, sub, err);
+    if (fd < 0)
+        return fd;
+    bstore_tmp_name(tmp);
+    r = bs_file_publish(fd, name, tmp, err);
+    if (r == 0)
+        bstore_remove_tree(fd, tmp);
+    close(fd);
+    return r;
+}
+
+int bstore_check_unused(struct bstore *store,
+                        const struct bstore_digest *digest, struct bs_err *err)
+{
+    char who[256];
     int r;
 
-    bstore_tmp_name(tmp);
-    r = bs_file_publish(dirfd, name, tmp, err);
-    if (r == 0)
-        bstore_remove_tree(dirfd, tmp);
-    return r;
+    r = bstore_volume_uses(store, digest, who, sizeof(who), err);
+    return r > 0 ? bs_fail(err, EBUSY, "%s", who) : r;
 }
 
 /* ---- what is named by digest ---------------------------------------------- */
@@ -439,18 +483,11 @@ int bstore_list_digests(const struct bstore *store, const char *sub,
     size_t n_v = 0, room = 0;
     struct dirent *e;
     DIR *d;
-    int fd, r;
+    int r;
 
-    fd = bstore_opendir(store, sub, err);
-    if (fd < 0)
-        return fd;
-    d = fdopendir(fd);
-    if (!d) {
-        r = bs_fail_errno(err, errno, "%s/%s: cannot list", store->path, sub);
-        close(fd);
+    r = bstore_listdir(store, sub, &d, err);
+    if (r < 0)
         return r;
-    }
-    r = 0;
     while (r == 0 && (e = readdir(d))) {
         if (bstore_digest_from_hex(&one, e->d_name) < 0)
             continue;

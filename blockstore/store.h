@@ -3,6 +3,7 @@
 #ifndef STORE_H
 #define STORE_H
 
+#include <dirent.h>
 #include <pthread.h>
 
 #include "bstore.h"
@@ -28,6 +29,17 @@ struct bstore {
 int bstore_opendir(const struct bstore *store, const char *sub,
                    struct bs_err *err);
 
+/* The same, for readdir(); closedir() it. */
+int bstore_listdir(const struct bstore *store, const char *sub, DIR **out,
+                   struct bs_err *err);
+/* Opens SUB/DIGEST; what ("image") is for the sentence. */
+int bstore_opendir_of(const struct bstore *store, const char *sub,
+                      const char *what, const struct bstore_digest *digest,
+                      struct bs_err *err);
+
+/* bs_file_sync() with a sentence. */
+int bstore_sync_file(int fd, const char *what, struct bs_err *err);
+
 /* A name that bstore_lock() sweeps if we die. */
 void bstore_tmp_name(char name[BSTORE_TMP_NAME]);
 
@@ -50,8 +62,13 @@ void bstore_make_end(struct bstore_making *mk);
 
 /* Removes name and what is in it, as far as it can. */
 void bstore_remove_tree(int dirfd, const char *name);
-/* Takes name from sight at once and durably, then removes it.  */
-int bstore_retire(int dirfd, const char *name, struct bs_err *err);
+/* Takes SUB/NAME from sight at once and durably, then removes it. */
+int bstore_retire(const struct bstore *store, const char *sub, const char *name,
+                  struct bs_err *err);
+/* -EBUSY and a sentence if a volume uses the image or patch.  The lock is
+ * held. */
+int bstore_check_unused(struct bstore *store,
+                        const struct bstore_digest *digest, struct bs_err *err);
 
 /* The digests that name folders in sub, sorted; *digests is given. */
 int bstore_list_digests(const struct bstore *store, const char *sub,

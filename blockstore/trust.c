@@ -87,7 +87,7 @@ static int trust_remove_locked(struct bstore *store, const char *id_hex,
     struct bstore_pubkey *keys = NULL;
     char hex[BSTORE_KEY_ID_HEX], name[32];
     size_t i, n = 0;
-    int fd, r;
+    int r;
 
     r = bstore_trust_list(store, &keys, &n, err);
     if (r < 0)
@@ -97,14 +97,8 @@ static int trust_remove_locked(struct bstore *store, const char *id_hex,
         bstore_key_id_to_hex(keys[i].id, hex);
         if (strcasecmp(hex, id_hex) != 0)
             continue;
-        fd = bstore_opendir(store, "keys", err);
-        if (fd < 0) {
-            r = fd;
-            break;
-        }
         key_file_name(keys[i].id, name);
-        r = bstore_retire(fd, name, err);
-        close(fd);
+        r = bstore_retire(store, "keys", name, err);
         break;
     }
     free(keys);
@@ -136,17 +130,11 @@ int bstore_trust_list(struct bstore *store, struct bstore_pubkey **keys,
     size_t n_v = 0, len;
     struct dirent *e;
     DIR *d;
-    int fd, r = 0;
+    int r;
 
-    fd = bstore_opendir(store, "keys", err);
-    if (fd < 0)
-        return fd;
-    d = fdopendir(fd);
-    if (!d) {
-        r = bs_fail_errno(err, errno, "%s/keys: cannot list", store->path);
-        close(fd);
+    r = bstore_listdir(store, "keys", &d, err);
+    if (r < 0)
         return r;
-    }
     while (r == 0 && (e = readdir(d))) {
         len = strlen(e->d_name);
         if (e->d_name[0] == '.' || len < 5 ||
@@ -158,7 +146,7 @@ int bstore_trust_list(struct bstore *store, struct bstore_pubkey **keys,
             break;
         }
         v = more;
-        r = load_key(fd, e->d_name, &v[n_v], err);
+        r = load_key(dirfd(d), e->d_name, &v[n_v], err);
         if (r == 0)
             n_v++;
         else if (r == -ENOENT) /* removed meanwhile */

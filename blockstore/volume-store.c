@@ -272,7 +272,7 @@ int bstore_volume_create(struct bstore *store, const char *name,
 static int remove_locked(struct bstore *store, const char *name,
                          struct bs_err *err)
 {
-    int dirfd, all, lock_fd, r;
+    int dirfd, lock_fd, r;
 
     dirfd = vol_open_dir(store, name, err);
     if (dirfd < 0)
@@ -282,11 +282,7 @@ static int remove_locked(struct bstore *store, const char *name,
         close(dirfd);
         return lock_fd;
     }
-    r = all = vol_open_volumes(store, err);
-    if (all >= 0) {
-        r = bstore_retire(all, name, err);
-        close(all);
-    }
+    r = bstore_retire(store, "volumes", name, err);
     close(lock_fd);
     close(dirfd);
     return r;
