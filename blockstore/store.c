@@ -22,8 +22,9 @@
 static const char format_text[] = "blksub-store 1\n";
 static const char *const subdirs[] = { "keys", "images", "patches", "volumes" };
 
-/* As mkdir -p. */
-static int make_parents(const char *path, struct bs_err *err)
+/* As mkdir -p, but that the store itself is for its owner only: golden images
+ * hold what a guest's root alone may read. */
+static int make_folder(const char *path, struct bs_err *err)
 {
     char *copy, *p;
     int r = 0;
@@ -39,7 +40,7 @@ static int make_parents(const char *path, struct bs_err *err)
             r = bs_fail_errno(err, errno, "%s: cannot make the folder", copy);
         *p = '/';
     }
-    if (r == 0 && mkdir(path, 0755) != 0 && errno != EEXIST)
+    if (r == 0 && mkdir(path, 0700) != 0 && errno != EEXIST)
         r = bs_fail_errno(err, errno, "%s: cannot make the folder", path);
     free(copy);
     return r;
@@ -58,7 +59,8 @@ static int check_empty(const struct bstore *store, struct bs_err *err)
         return r;
     while (r == 0 && (e = readdir(d))) {
         size_t i;
-        bool ours = e->d_name[0] == '.' || strcmp(e->d_name, "lock") == 0;
+        bool ours = e->d_name[0] == '.' || strcmp(e->d_name, "lock") == 0 ||
+                    strcmp(e->d_name, "lost+found") == 0;
 
         for (i = 0; i < N_ELEMS(subdirs); i++)
             ours = ours || strcmp(e->d_name, subdirs[i]) == 0;
@@ -139,7 +141,7 @@ int bstore_open(const char *path, int flags, struct bstore **out,
         goto out;
     }
     if (flags & BSTORE_CREATE) {
-        r = make_parents(path, err);
+        r = make_folder(path, err);
         if (r < 0)
             goto out;
     }

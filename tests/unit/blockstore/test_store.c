@@ -24,6 +24,7 @@ static void teardown_each(void)
 START_TEST(a_store_is_made_once_and_opened_again)
 {
     struct bstore *again;
+    struct stat st;
     size_t n;
     char *s;
 
@@ -36,6 +37,13 @@ START_TEST(a_store_is_made_once_and_opened_again)
     ck_assert_str_eq(s, "blksub-store 1\n");
     free(s);
     OK(bstore_open(in_dir("deep/er/s"), BSTORE_CREATE, &again, &err));
+    bstore_close(again);
+    ck_assert_int_eq(stat(in_dir("deep/er/s"), &st), 0);
+    ck_assert_uint_eq(st.st_mode & 0777, 0700);
+    /* A file system of its own, just made. */
+    ck_assert_int_eq(mkdir(in_dir("fs"), 0755), 0);
+    ck_assert_int_eq(mkdir(in_dir("fs/lost+found"), 0700), 0);
+    OK(bstore_open(in_dir("fs"), BSTORE_CREATE, &again, &err));
     bstore_close(again);
 }
 END_TEST
