@@ -216,7 +216,7 @@ static void do_reopen(bool crash)
     if (crash)
         bs_file_set_ops(&dead);
     bstore_volume_close(v);
-    bs_file_set_ops(NULL);
+    bs_file_set_ops(&fix_no_sync);
     v = fix_open(&f, "model");
     if (crash) {
         vm_check_crash(&m, v, true);
@@ -272,6 +272,7 @@ START_TEST(volume_behaves_as_a_flat_array)
     uint64_t i, rounds = test_rounds(30000);
 
     rng.s = test_seed();
+    bs_file_set_ops(&fix_no_sync);
     fix_init(&f);
     v = fix_volume(&f, "model");
     vm_init(&m, &f);
