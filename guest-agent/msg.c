@@ -24,7 +24,8 @@ int agent_fail(struct agent_err *err, int code, uint32_t index, const char *fmt,
     return -code;
 }
 
-static void vlog(const char *fmt, va_list ap)
+__attribute__((format(printf, 1, 0))) static void vlog(const char *fmt,
+                                                       va_list ap)
 {
     char line[1024];
 
