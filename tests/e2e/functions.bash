@@ -72,8 +72,9 @@ end_process() {
 at_end() {
     local r=$? p f
     trap - EXIT ERR
-    for p in ${pids[@]+"${pids[@]}"}; do
-        end_process "$p"
+    # Guests, which came last, end first.
+    for ((p = ${#pids[@]} - 1; p >= 0; p--)); do
+        end_process "${pids[p]}"
     done
     if [ $r != 0 ] && [ $r != 77 ]; then
         for f in "$W"/*.log "$W"/*/console.log "$W"/*/qemu.log; do
@@ -165,6 +166,13 @@ worker_pid() {
 
 stop_worker() {
     end_process "$(worker_pid "$1")"
+}
+
+# With a guest on it: nbdkit would answer the guest's requests with errors
+# while it ends, where a killed one just goes away and may come back.
+kill_worker() {
+    kill -9 "$(worker_pid "$1")" 2>/dev/null || true
+    wait_for 10 gone "$(worker_pid "$1")"
 }
 
 # boot VOLUME [boot-guest option...]: and waits until the guest answers.
@@ -272,14 +280,16 @@ paragraphs() {
     awk 'BEGIN { RS = ""; FS = "\n" } { gsub(/\n/, "\001"); print }' | sort
 }
 
-# groups_state VOLUME: a line "GROUP old|new|MIXED" for each package of the tiny
-# images, from digests taken inside the running guest.
+# groups_state VOLUME [PATH]: a line "GROUP old|new|MIXED" for each package of
+# the tiny images, from digests taken inside the running guest; PATH does not
+# count.
 groups_state() {
     guest "$1" 'find /usr /etc /opt -xdev -type f -print0 | xargs -0 sha256sum' |
         sed 's/^\([0-9a-f]*\)  \(.*\)$/\2\tG\t\1/' >"$W/$1.sums"
     [ -s "$W/$1.sums" ] || fail "no digests from the guest"
-    awk -F '\t' '
+    awk -F '\t' -v but="${2-}" '
         function group(p) {
+            if (p == but) return ""
             if (p ~ /^\/usr\/sbin\/gammad$|^\/usr\/lib\/delta\//) return "gamma+delta"
             if (p ~ /^\/usr\/lib\/libalpha|\/alpha\//) return "alpha"
             if (p ~ /^\/usr\/(lib|share)\/beta\/|^\/usr\/bin\/beta/) return "beta"

@@ -63,11 +63,11 @@ agent_dies_at() {
 worker_dies_at() {
     local r
     next
-    stop_worker g
+    kill_worker g
     BLKSUB_WORKER_STOP=$1 start_worker g
     agent_up g
     r=$(disturbed)
-    stop_worker g # if it has not died
+    kill_worker g # if it has not died
     start_worker g
     aftermath "worker dies at $1" "$r"
 }

@@ -72,6 +72,10 @@ refuse 4 'sign|key|trust' blksub apply "$W/foreign.patch" --volume g
 say "an older serial"
 blksub publish v1 v2 -o "$W/older" --key "$W/key.key" --serial 5 >/dev/null
 
+# A damaged copy of a patch that the store holds is no harm: the store's own
+# is taken.  Here the store must not have it.
+blksub patch remove "$(blksub --json inspect "$W/p1" | jq -r .id)"
+
 say "a bundle cut short, at many places"
 size=$(stat -c %s "$W/p1")
 for cut in 0 1 16 100 4096 $((size / 3)) $((size / 2)) $((size - 4096)) $((size - 1)); do
