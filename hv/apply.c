@@ -154,6 +154,13 @@ static int check_list(struct apply *a, struct bs_err *err)
     if (r < 0)
         return r;
     a->unfinished = e && e->phase != BSTORE_APPLIED;
+    /* A key may have lost its trust since the import.  What was committed is
+     * finished all the same, and rolled back. */
+    if (!a->req->rollback && !a->unfinished) {
+        r = bstore_patch_check_trust(a->env->store, a->patch, err);
+        if (r < 0)
+            return r;
+    }
     for (g = 0; g < a->m->n_groups; g++) {
         bool there = e && bit_get(e->groups, g);
 
