@@ -329,6 +329,7 @@ int vol_rewrite_log_locked(struct bstore_volume *v, struct bs_err *err)
     vlog_batch_init(&b);
     randombytes_buf(h.id, sizeof(h.id));
     h.first_batch = v->next_batch;
+    h.clear = 0;
     if (unlinkat(v->dirfd, NEW_LOG, 0) != 0 && errno != ENOENT)
         return bs_fail_errno(err, errno, "%s: cannot remove " NEW_LOG, v->name);
     fd = openat(v->dirfd, NEW_LOG, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);

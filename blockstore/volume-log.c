@@ -95,6 +95,7 @@ int vlog_decode_header(const uint8_t *buf, size_t len, struct vlog_header *h,
     h->size_blk = bs_get_le64(buf + H_SIZE_BLK);
     h->first_batch = bs_get_le64(buf + H_FIRST_BATCH);
     memcpy(h->id, buf + H_ID, VLOG_ID_BYTES);
+    h->clear = bs_get_le32(buf + H_CLEAR);
     return 0;
 }
 

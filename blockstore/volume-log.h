@@ -21,6 +21,8 @@ struct vlog_header {
                                   that no other log's bytes pass for ours */
     uint64_t size_blk;
     uint64_t first_batch;
+    uint32_t clear; /* decoded only: features that a writer puts an end to by
+                       writing a new log */
 };
 
 void vlog_encode_header(const struct vlog_header *h,

@@ -223,6 +223,8 @@ int bstore_volume_open(struct bstore *store, const char *name, int flags,
         r = read_state(v, &s, err);
     if (r == 0)
         r = adopt(v, s, err);
+    if (r == 0 && !v->rdonly && v->log_header.clear)
+        r = vol_rewrite_log_locked(v, err); /* nobody else has v yet */
     if (r < 0) {
         bs_prefix(err, r, "volume %s", name);
         goto out;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include <sys/file.h>
-
+#include "bs/crc32c.h"
 #include "volume-fixture.h"
 
 static struct fix f;
@@ -215,6 +214,39 @@ START_TEST(a_damaged_volume_is_refused_and_named)
     ck_assert_ptr_nonnull(strstr(err.text, "meta.json"));
     damage("meta.json", 0, 1);
     v = fix_open(&f, "v1");
+}
+END_TEST
+
+START_TEST(features_to_clear_are_cleared_by_a_writer_only)
+{
+    struct bstore_volume *r;
+    uint8_t head[64], buf[BLK] = { 1 };
+    char path[128];
+    int fd;
+
+    ck_assert_int_eq(bstore_volume_write(v, buf, BLK, 0, false), 0);
+    bstore_volume_close(v);
+    snprintf(path, sizeof(path), "%s/store/volumes/v1/log", f.dir);
+    fd = open(path, O_RDWR);
+    ck_assert_int_eq(bs_file_read(fd, head, sizeof(head), 0), 0);
+    bs_put_le32(head + 24, 4);
+    bs_put_le32(head + 60, bs_crc32c(0, head, 60));
+    ck_assert_int_eq(bs_file_write(fd, head, sizeof(head), 0), 0);
+    close(fd);
+    /* Its records are bound to the id alone, so they still count. */
+    ok(bstore_volume_open(f.store, "v1", BSTORE_VOLUME_RDONLY, &r, &err));
+    bstore_volume_close(r);
+    fd = open(path, O_RDONLY);
+    ck_assert_int_eq(bs_file_read(fd, head, sizeof(head), 0), 0);
+    ck_assert_uint_eq(bs_get_le32(head + 24), 4);
+    close(fd);
+    v = fix_open(&f, "v1");
+    fd = open(path, O_RDONLY);
+    ck_assert_int_eq(bs_file_read(fd, head, sizeof(head), 0), 0);
+    ck_assert_uint_eq(bs_get_le32(head + 24), 0);
+    close(fd);
+    ck_assert_int_eq(bstore_volume_read(v, buf, 1, 0), 0);
+    ck_assert_uint_eq(buf[0], 1);
 }
 END_TEST
 
@@ -498,6 +530,7 @@ int main(void)
     tcase_add_test(tc, uses_tells_what_must_stay);
     tcase_add_test(tc, a_session_and_a_commit_refuse_a_patch_that_was_removed);
     tcase_add_test(tc, a_damaged_volume_is_refused_and_named);
+    tcase_add_test(tc, features_to_clear_are_cleared_by_a_writer_only);
     tcase_add_test(tc, beyond_the_end_is_refused);
     tcase_add_test(tc, a_trim_gives_the_host_its_space_back);
     tcase_add_test(tc, the_log_is_compacted_when_it_has_grown);
