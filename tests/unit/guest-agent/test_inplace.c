@@ -166,6 +166,8 @@ END_TEST
 
 START_TEST(an_agent_that_was_restarted_proves_without_its_leases)
 {
+    char *notes;
+
     stage(true);
     ck_assert_uint_eq(refused(WIRE_LEASE, WIRE_LEASED), 0);
     rig_req(&g);
@@ -176,7 +178,9 @@ START_TEST(an_agent_that_was_restarted_proves_without_its_leases)
     rig_restart(&g);
     rig_hello(&g);
     rig_commit(&g, 1); /* without EVICT: commit proves by itself */
-    ck_assert_ptr_nonnull(strstr(rig_notes(&g), "/g: does not read as new"));
+    notes = rig_notes(&g);
+    ck_assert_ptr_nonnull(strstr(notes, "/g: does not read as new"));
+    free(notes);
 }
 END_TEST
 
