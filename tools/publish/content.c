@@ -75,8 +75,12 @@ static int read_padded(struct content *x, const struct job *job, uint64_t off,
 static int add_large(struct content *x, struct job *job)
 {
     uint64_t size = job->in->node.size_bytes, off, n, pool_blk;
-    uint64_t cluster = (uint64_t)x->max_blks * BLK;
+    uint64_t cluster = (uint64_t)x->max_blks * BLK, around = AROUND_BYTES;
     int r;
+
+    /* Where the window cannot be searched, the same place must do. */
+    if (x->zlib && job->old && (job->old->flags & PUB_SPARSE))
+        around = (ZLIB_WINDOW_BYTES - cluster) / 2;
 
     for (off = 0; off < size; off += n) {
         n = size - off < cluster ? size - off : cluster;
@@ -87,8 +91,8 @@ static int add_large(struct content *x, struct job *job)
             pub_window_clear(&x->win);
         } else {
             r = pub_window_slide(&x->win, job->old,
-                                 off > AROUND_BYTES ? off - AROUND_BYTES : 0,
-                                 off + cluster + AROUND_BYTES);
+                                 off > around ? off - around : 0,
+                                 off + cluster + around);
             if (r < 0)
                 return read_failed(x, job, r);
             if (x->zlib)

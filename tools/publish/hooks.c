@@ -248,10 +248,27 @@ static int hooks_of(struct hooks *h, const struct pub_change *x)
 
 /* ---- units ---- */
 
+static char *trim(char *s)
+{
+    size_t n;
+
+    s += strspn(s, " \t");
+    for (n = strlen(s); n > 0 && isspace((unsigned char)s[n - 1]);)
+        s[--n] = 0;
+    return s;
+}
+
+/* systemd.syntax(7): 1, yes, true and on. */
+static bool is_true(const char *s)
+{
+    return strcmp(s, "1") == 0 || strcasecmp(s, "yes") == 0 ||
+           strcasecmp(s, "true") == 0 || strcasecmp(s, "on") == 0;
+}
+
 /* A service that stays: no oneshot, and systemd lets people restart it. */
 static int is_restartable(const struct hooks *h, const char *path, bool *yes)
 {
-    char *text = NULL, *line, *save, *value, *end;
+    char *text = NULL, *line, *save, *value;
     bool service = false, oneshot = false, refuses = false;
     size_t len;
     int r;
@@ -262,22 +279,20 @@ static int is_restartable(const struct hooks *h, const char *path, bool *yes)
         return r == -ENOMEM || r == -EIO ? r : 0;
     for (line = strtok_r(text, "\n", &save); line;
          line = strtok_r(NULL, "\n", &save)) {
-        line += strspn(line, " \t");
-        for (end = line + strlen(line); end > line && isspace((unsigned char)end[-1]);)
-            *--end = 0;
-        value = strchr(line, '=');
+        line = trim(line);
         if (strcmp(line, "[Service]") == 0)
             service = true;
+        value = strchr(line, '=');
         if (!value || line[0] == '#' || line[0] == ';')
             continue;
         *value++ = 0;
-        value += strspn(value, " \t");
+        line = trim(line);
+        value = trim(value);
         if (strcmp(line, "Type") == 0)
             oneshot = strcmp(value, "oneshot") == 0;
         else if (strcmp(line, "RefuseManualStart") == 0 ||
                  strcmp(line, "RefuseManualStop") == 0)
-            refuses |= strchr("yYtT1oO", value[0]) && value[0] &&
-                       strcasecmp(value, "off") != 0;
+            refuses |= is_true(value);
     }
     *yes = service && !oneshot && !refuses;
     free(text);

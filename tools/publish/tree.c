@@ -83,14 +83,14 @@ static int on_dirent(ext2_ino_t dir, int entry, struct ext2_dir_entry *d,
     char *path;
 
     (void)dir;
+    (void)entry; /* of an inline directory it takes ".." for a file */
     (void)offset;
     (void)blocksize;
     (void)buf;
-    if (entry == DIRENT_DOT_FILE || entry == DIRENT_DOT_DOT_FILE)
+    if ((n == 1 && d->name[0] == '.') ||
+        (n == 2 && d->name[0] == '.' && d->name[1] == '.'))
         return 0;
     if (n == 0 || memchr(d->name, '/', n) || memchr(d->name, 0, n) ||
-        (n == 1 && d->name[0] == '.') ||
-        (n == 2 && d->name[0] == '.' && d->name[1] == '.') ||
         d->inode > w->n_ino || n_parent + 1 + n >= BSTORE_PATH_MAX ||
         w->t->n_entries >= w->max_entries) {
         w->r = damaged(w, parent);

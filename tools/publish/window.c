@@ -213,6 +213,10 @@ void pub_window_narrow(struct pub_window *w, uint64_t off,
     start = (int64_t)off + shift - (int64_t)(want - n) / 2 - (int64_t)w->lo;
     if (!w->in)
         start = (int64_t)(w->len - want) / 2;
+    /* At the beginning there is less to keep: with all of want the distance
+     * between like bytes would be just beyond what the codec reaches. */
+    if (start < 0 && (size_t)-start < want)
+        want -= (size_t)-start;
     from = start < 0 ? 0 : (size_t)start;
     if (from > w->len - want)
         from = w->len - want;
