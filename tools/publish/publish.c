@@ -13,6 +13,8 @@
 #include "publish.h"
 #include "util.h"
 
+enum { NAME_MAX_BYTES = 127 }; /* blksub-patch(5) */
+
 /* One image's digests are made by one thread; the caller's own thread waits,
  * tells how far they are, and asks whether to go on. */
 struct hashing {
@@ -261,6 +263,10 @@ static int make_head(struct job *job, struct bs_err *err)
     struct bstore_manifest *m;
     int r;
 
+    if (o->name && (!o->name[0] || strlen(o->name) > NAME_MAX_BYTES ||
+                    !pub_text_ok(o->name)))
+        return bs_fail(err, EINVAL, "a patch's name is one line of at most %d "
+                       "bytes of UTF-8", NAME_MAX_BYTES);
     m = job->m = calloc(1, sizeof(*m));
     if (!m)
         return bs_fail_errno(err, ENOMEM, "publish");
@@ -326,7 +332,7 @@ static int read_images(struct job *job, struct bs_err *err)
     r = pub_tree_open_image(o->old_fd, "old image", &job->trees[0], err);
     if (r == 0)
         r = pub_tree_open_image(o->new_fd, "new image", &job->trees[1], err);
-    if (r == 0) /* before the long part: a typo should show at once */
+    if (r == 0)
         r = pub_policy_load(o->policy_path, job->trees[1], &job->policy, err);
     if (r == 0)
         r = pub_dpkg_load(job->trees[0], &job->dbs[0], err);
@@ -367,14 +373,15 @@ int publish_run(const struct publish_opts *opts, struct publish_report *report,
     struct bs_err e = { 0 };
     int r;
 
+    /* What can fail at once comes before what takes long. */
     r = make_head(&job, &e);
+    if (r == 0)
+        r = bstore_bundle_create(opts->out_path, opts->codec, opts->level,
+                                 &job.w, &e);
     if (r == 0)
         r = read_images(&job, &e);
     if (r == 0)
         r = plan(&job, &e);
-    if (r == 0)
-        r = bstore_bundle_create(opts->out_path, opts->codec, opts->level,
-                                 &job.w, &e);
     if (r == 0)
         r = pub_content_add(&job.changes, opts->codec, job.w, job.pool_blk,
                             &opts->progress, job.hashed, &rep.content_bytes,
