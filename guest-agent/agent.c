@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "impl.h"
@@ -49,17 +48,6 @@ void agent_step(struct agent *a, const char *step)
         return;
     agent_log(a, "stopping at step %s", step);
     kill(getpid(), SIGKILL);
-}
-
-/* In-place files are held open, one lease each. */
-static void raise_fd_limit(void)
-{
-    struct rlimit rl;
-
-    if (getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur < rl.rlim_max) {
-        rl.rlim_cur = rl.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &rl);
-    }
 }
 
 static int open_state(struct agent *a, const char *path, struct agent_err *err)
@@ -110,7 +98,7 @@ int agent_init(struct agent *a, const struct agent_cfg *cfg,
     r = open_state(a, cfg->state, err);
     if (r < 0)
         return r;
-    raise_fd_limit();
+    agent_raise_fd_limit();
     agent_lease_init();
     return agent_recover(a, err);
 }

@@ -72,7 +72,7 @@ static int state_of_absent(struct agent *a, const struct agent_op *op,
     fd = agent_open_ancestor(a, op->path);
     if (fd < 0)
         return fd;
-    r = agent_fs_of(fd, &fs);
+    r = agent_fs_of(a, fd, &fs);
     close(fd);
     if (r < 0)
         return r;
@@ -82,16 +82,16 @@ static int state_of_absent(struct agent *a, const struct agent_op *op,
     return 0;
 }
 
-static int state_of_node(int dirfd, const char *name, int node_fd,
-                         const struct stat *st, const struct wire_msg_op *m,
-                         struct wire_msg_op_state *s)
+static int state_of_node(struct agent *a, int dirfd, const char *name,
+                         int node_fd, const struct stat *st,
+                         const struct wire_msg_op *m, struct wire_msg_op_state *s)
 {
     struct agent_fs fs;
     int fd, r;
 
     /* The node itself may be a mount point, or a device: its folder says. */
-    r = agent_fs_of(S_ISDIR(st->st_mode) || S_ISREG(st->st_mode) ? node_fd : dirfd,
-                    &fs);
+    r = agent_fs_of(a, S_ISDIR(st->st_mode) || S_ISREG(st->st_mode) ? node_fd :
+                                                                     dirfd, &fs);
     if (r < 0)
         return r;
     s->type = agent_node_type(st->st_mode);
@@ -144,7 +144,7 @@ static int look(struct agent *a, struct agent_op *op, struct wire_msg_op_state *
         goto out;
     agent_op_get(op, &m);
     agent_ident_of(&op->was, &st);
-    r = state_of_node(dirfd, name, node_fd, &st, &m, s);
+    r = state_of_node(a, dirfd, name, node_fd, &st, &m, s);
 out:
     if (node_fd >= 0)
         close(node_fd);
@@ -223,7 +223,7 @@ static int probe(struct agent *a, const struct wire_msg_probe *m,
     dirfd = agent_open_ancestor(a, m->path);
     if (dirfd < 0)
         return dirfd;
-    r = agent_fs_of(dirfd, &fs);
+    r = agent_fs_of(a, dirfd, &fs);
     if (r < 0)
         goto out;
     r = fs.read_only ? -EROFS : -EOPNOTSUPP;

@@ -64,6 +64,32 @@ static int plan_ops(struct agent *a, struct plan *plan)
 
 /* ---- the mark ---- */
 
+static bool is_below(const char *path, const char *dir)
+{
+    size_t n = strlen(dir);
+
+    return strncmp(path, dir, n) == 0 && path[n] == '/';
+}
+
+/* What hangs on a kept path is kept with it: further names of its inode, and
+ * what was to lie in it. */
+static bool hangs_on_kept(const struct agent_job *job, const struct agent_op *op)
+{
+    struct wire_msg_op m;
+    uint32_t i;
+
+    agent_op_get(op, &m);
+    for (i = 0; i < job->n_ops; i++) {
+        const struct agent_op *k = &job->ops[i];
+
+        if (k->kept && (is_below(op->path, k->path) ||
+                        (m.to.type != WIRE_ABSENT &&
+                         strcmp(m.to.link, k->path) == 0)))
+            return true;
+    }
+    return false;
+}
+
 /* A file may be changed between PREPARE and here: by a program whose lease
  * was broken, or, after a crash, by whatever ran since. */
 static int mark(struct agent *a, struct agent_err *err)
@@ -82,7 +108,17 @@ static int mark(struct agent *a, struct agent_err *err)
             agent_op_recheck(a, op) != -ESTALE)
             continue;
         kept[n++] = i;
+        op->kept = true;
         agent_note(a, "%s: changed by the guest during the job: kept", op->path);
+    }
+    for (i = 0; n > 0 && i < job->n_ops; i++) {
+        struct agent_op *op = &job->ops[i];
+
+        if (!agent_op_goes(job, op) || !hangs_on_kept(job, op))
+            continue;
+        kept[n++] = i;
+        op->kept = true;
+        agent_note(a, "%s: kept with it", op->path);
     }
     wire_put_indexes(agent_reply(a), n, kept);
     r = wire_w_ok(&a->reply) ? 0 : -E2BIG;
@@ -92,8 +128,8 @@ static int mark(struct agent *a, struct agent_err *err)
         r = agent_journal_append(a, WIRE_COMMIT, a->out, a->reply.len, err);
     if (r == 0)
         r = agent_journal_sync(a, err);
-    for (i = 0; r == 0 && i < n; i++)
-        job->ops[kept[i]].kept = true;
+    for (i = 0; r < 0 && i < n; i++)
+        job->ops[kept[i]].kept = false; /* the next COMMIT looks again */
     free(kept);
     if (r < 0)
         return r;
@@ -103,6 +139,14 @@ static int mark(struct agent *a, struct agent_err *err)
 }
 
 /* ---- steps over all ops ---- */
+
+/* Failures that the next try may not meet: the commit stops there. Others are
+ * the path's own; they are told, and do not keep the rest from its end. */
+static bool may_pass(int r)
+{
+    return r == -EIO || r == -ENOSPC || r == -EDQUOT || r == -EROFS ||
+           r == -ENOMEM || r == -EMFILE || r == -ENFILE;
+}
 
 static int each(struct agent *a, struct plan *plan, const char *step,
                 int (*put)(struct agent *a, uint32_t index), bool count,
@@ -115,9 +159,11 @@ static int each(struct agent *a, struct plan *plan, const char *step,
         const char *path = plan->v[i].path;
 
         r = put(a, plan->v[i].index);
-        if (r < 0)
+        if (r < 0 && may_pass(r))
             return agent_fail(err, -r, plan->v[i].index, "%s: %s", path,
                               strerror(-r));
+        if (r < 0)
+            agent_note(a, "%s: not changed: %s", path, strerror(-r));
         if (r > 0)
             agent_step(a, step);
         if (count)

@@ -96,6 +96,11 @@ void agent_new_peer(struct agent *a)
     a->greeted = false;
     if (a->job.state == AGENT_CHECKING)
         agent_job_fini(&a->job);
+    /* Nobody may wait for a host that may never come back: COMMIT takes the
+     * locks again, and LEASE the leases. */
+    if (a->job.state == AGENT_STAGING)
+        agent_lease_drop_all(a);
+    agent_dpkg_unlock(a);
 }
 
 static const struct {

@@ -83,24 +83,44 @@ static bool journals_data(dev_t dev)
     return found;
 }
 
-int agent_fs_of(int fd, struct agent_fs *out)
+static struct agent_fs *cached(struct agent *a, dev_t dev)
 {
+    unsigned i;
+
+    for (i = 0; i < a->n_fs; i++)
+        if (a->fs[i].dev == dev)
+            return &a->fs[i];
+    return NULL;
+}
+
+int agent_fs_of(struct agent *a, int fd, struct agent_fs *out)
+{
+    struct agent_fs *known;
     struct statfs sfs;
     struct stat st;
-    bool known;
+    bool can;
 
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    known = cached(a, st.st_dev);
+    if (known) {
+        *out = *known;
+        return 0;
+    }
     memset(out, 0, sizeof(*out));
-    if (fstatfs(fd, &sfs) < 0 || fstat(fd, &st) < 0)
+    if (fstatfs(fd, &sfs) < 0)
         return -errno;
     out->dev = st.st_dev;
     out->read_only = (sfs.f_flags & ST_RDONLY) != 0;
     out->start = partition_start(st.st_dev);
-    known = ((unsigned long)sfs.f_type == EXT4_SUPER_MAGIC ||
-             (unsigned long)sfs.f_type == XFS_SUPER_MAGIC) &&
-            !journals_data(st.st_dev);
-    out->extents = known && out->start != UINT64_MAX;
-    out->token = known && !out->read_only && sfs.f_bsize == (long)AGENT_BLK &&
+    can = ((unsigned long)sfs.f_type == EXT4_SUPER_MAGIC ||
+           (unsigned long)sfs.f_type == XFS_SUPER_MAGIC) &&
+          !journals_data(st.st_dev);
+    out->extents = can && out->start != UINT64_MAX;
+    out->token = can && !out->read_only && sfs.f_bsize == (long)AGENT_BLK &&
                  (out->start == UINT64_MAX || out->start % AGENT_BLK == 0);
+    if (a->n_fs < AGENT_FS_CACHE)
+        a->fs[a->n_fs++] = *out;
     return 0;
 }
 

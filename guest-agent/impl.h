@@ -223,6 +223,15 @@ int agent_op_recheck(struct agent *a, const struct agent_op *op);
 /* True when this job made the folder, as an op or as a parent of one. */
 bool agent_job_made(const struct agent_job *job, const char *path);
 
+struct agent_fs { /* what a file system allows, by st_dev */
+    dev_t dev;
+    bool token;     /* tokens can work */
+    bool extents;   /* physical offsets mean something */
+    uint64_t start; /* of the partition, bytes; UINT64_MAX: not known */
+    bool read_only;
+};
+#define AGENT_FS_CACHE 8
+
 /* ---- the agent ---- */
 struct agent_last { /* the job finished last */
     bool there;
@@ -247,13 +256,15 @@ struct agent {
     uint32_t seq;      /* of the request in hand */
     int64_t progress_ms; /* when PROGRESS was sent last */
     bool greeted;
-    bool replaying; /* commit of a journal found at start-up */
 
     struct agent_job job;
+    struct agent_fs fs[AGENT_FS_CACHE]; /* as BEGIN found them */
+    unsigned n_fs;
     struct agent_last last;
     struct agent_notes notes;
     int journal_fd;
     uint32_t journal_seq;
+    uint64_t journal_bytes; /* whole frames */
     int dpkg_lock_fd[2];
     int64_t dpkg_wait_ms; /* for its locks, at PREPARE */
     uint64_t child_written; /* bytes that hooks wrote */
@@ -267,6 +278,8 @@ struct agent_cfg {
     const char *stop_step; /* NULL, or "STEP" or "STEP:N" */
 };
 
+/* run.c: the limit of descriptors is ours alone. */
+void agent_raise_fd_limit(void);
 /* Opens root and state folder, deals with the journal found there. */
 int agent_init(struct agent *a, const struct agent_cfg *cfg,
                struct agent_err *err);
@@ -298,6 +311,9 @@ int agent_journal_create(struct agent *a, struct agent_err *err);
 int agent_journal_append(struct agent *a, uint16_t type, const void *payload,
                          size_t len, struct agent_err *err);
 int agent_journal_sync(struct agent *a, struct agent_err *err);
+/* Room for the marks, so that a full file system can stop neither COMMIT nor
+ * ABORT at its mark. */
+int agent_journal_reserve(struct agent *a, struct agent_err *err);
 int agent_journal_ident(struct agent *a, uint32_t index, struct agent_err *err);
 /* Removes it and forgets the job. */
 int agent_journal_end(struct agent *a, struct agent_err *err);
@@ -322,15 +338,8 @@ void agent_undo_leftovers(struct agent *a);
 int agent_abort(struct agent *a, struct agent_err *err);
 
 /* ---- check.c, extents.c, digest.c ---- */
-struct agent_fs { /* what a file system allows, by st_dev */
-    dev_t dev;
-    bool token;     /* tokens can work */
-    bool extents;   /* physical offsets mean something */
-    uint64_t start; /* of the partition, bytes; UINT64_MAX: not known */
-    bool read_only;
-};
 /* fd: anything on it, O_PATH will do. */
-int agent_fs_of(int fd, struct agent_fs *out);
+int agent_fs_of(struct agent *a, int fd, struct agent_fs *out);
 /* Fills m->extents: 1 complete and plain, 0 not, or -errno. */
 int agent_extents(int fd, const struct agent_fs *fs, struct wire_msg_op_state *m);
 /* BLAKE2b-256 of bytes [0, size) of fd (O_DIRECT or not); -ESTALE: shorter. */
@@ -441,7 +450,8 @@ uint64_t agent_written_bytes(const struct agent *a);
 /* dispatch.c: does one request and sends its answer. */
 void agent_request(struct agent *a, const struct wire_frame *f,
                    const uint8_t *payload);
-/* The host went away or says HELLO: what needs no journal is dropped. */
+/* The host went away, is back, or says HELLO: what needs no journal is dropped,
+ * and what others may wait for is given up. */
 void agent_new_peer(struct agent *a);
 
 #endif

@@ -74,7 +74,7 @@ HANDLER(begin)
     rc = agent_job_begin(&a->job, &m, err);
     if (rc < 0)
         return rc;
-    a->replaying = false;
+    a->n_fs = 0;
     a->job.cpu_us0 = agent_cpu_us();
     a->job.written0 = agent_written_bytes(a);
     agent_set_state(&a->job, AGENT_CHECKING);
@@ -178,6 +178,8 @@ HANDLER(prepare)
         if (rc == 0)
             rc = agent_dpkg_recheck(a, err);
     }
+    if (rc == 0)
+        rc = agent_journal_reserve(a, err);
     if (rc == 0)
         rc = agent_sync_all(a, err);
     if (rc == 0) {

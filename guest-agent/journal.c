@@ -21,6 +21,7 @@
 #define JOURNAL_VERSION 1
 #define JOURNAL_BYTES_MAX (1ull << 30)
 #define FIXED_BYTES 64
+#define RESERVE_BYTES 65536
 
 /* ---- reading ---- */
 
@@ -265,15 +266,31 @@ int agent_journal_append(struct agent *a, uint16_t type, const void *payload,
     int r;
 
     r = put_frame(a->journal_fd, type, a->journal_seq, payload, len);
-    if (r < 0)
+    if (r < 0) {
+        /* Half a frame would hide all that comes after it. */
+        if (ftruncate(a->journal_fd, (off_t)a->journal_bytes) < 0 ||
+            lseek(a->journal_fd, (off_t)a->journal_bytes, SEEK_SET) < 0) {
+            close(a->journal_fd);
+            a->journal_fd = -1;
+        }
         return io_fail(err, r);
+    }
     a->journal_seq++;
+    a->journal_bytes += WIRE_HEADER_BYTES + len;
     return 0;
 }
 
 int agent_journal_sync(struct agent *a, struct agent_err *err)
 {
     return fdatasync(a->journal_fd) < 0 ? io_fail(err, -errno) : 0;
+}
+
+int agent_journal_reserve(struct agent *a, struct agent_err *err)
+{
+    if (fallocate(a->journal_fd, FALLOC_FL_KEEP_SIZE, (off_t)a->journal_bytes,
+                  RESERVE_BYTES) < 0 && errno != EOPNOTSUPP)
+        return io_fail(err, -errno);
+    return 0;
 }
 
 static void put_head(uint8_t *buf, struct wire_w *w)
@@ -324,10 +341,11 @@ int agent_journal_ident(struct agent *a, uint32_t index, struct agent_err *err)
     return agent_journal_append(a, JOURNAL_IDENT, buf, w.len, err);
 }
 
-int agent_journal_create(struct agent *a, struct agent_err *err)
+static int write_all_so_far(struct agent *a, struct agent_err *err)
 {
     struct agent_job *job = &a->job;
     uint32_t i;
+    off_t at;
     int r;
 
     a->journal_fd = openat(a->state_fd, "journal",
@@ -339,6 +357,10 @@ int agent_journal_create(struct agent *a, struct agent_err *err)
     r = put_beginning(a->journal_fd, job);
     if (r < 0)
         return io_fail(err, r);
+    at = lseek(a->journal_fd, 0, SEEK_CUR);
+    if (at < 0)
+        return io_fail(err, -errno);
+    a->journal_bytes = (uint64_t)at;
     for (i = 0; r == 0 && i < job->n_ops; i++) {
         if (!job->ops[i].payload)
             continue;
@@ -354,21 +376,40 @@ int agent_journal_create(struct agent *a, struct agent_err *err)
         return r;
     if (fsync(a->journal_fd) < 0 || fsync(a->state_fd) < 0)
         return io_fail(err, -errno);
-    agent_step(a, "journal-begun");
     return 0;
 }
 
-int agent_journal_end(struct agent *a, struct agent_err *err)
+static int remove_journal(struct agent *a, struct agent_err *err)
 {
-    agent_job_fini(&a->job);
-    agent_dpkg_unlock(a);
-    if (a->journal_fd >= 0)
-        close(a->journal_fd);
-    a->journal_fd = -1;
     if (unlinkat(a->state_fd, "journal", 0) < 0 && errno != ENOENT)
         return io_fail(err, -errno);
     if (fsync(a->state_fd) < 0)
         return io_fail(err, -errno);
+    if (a->journal_fd >= 0)
+        close(a->journal_fd);
+    a->journal_fd = -1;
+    return 0;
+}
+
+int agent_journal_create(struct agent *a, struct agent_err *err)
+{
+    int r = write_all_so_far(a, err);
+
+    if (r < 0)
+        remove_journal(a, NULL);
+    else
+        agent_step(a, "journal-begun");
+    return r;
+}
+
+int agent_journal_end(struct agent *a, struct agent_err *err)
+{
+    int r = remove_journal(a, err);
+
+    if (r < 0)
+        return r; /* the job stays open: it may be ended again */
+    agent_job_fini(&a->job);
+    agent_dpkg_unlock(a);
     return 0;
 }
 
@@ -507,6 +548,6 @@ int agent_recover(struct agent *a, struct agent_err *err)
     if (ftruncate(a->journal_fd, (off_t)info.whole_bytes) < 0 ||
         lseek(a->journal_fd, 0, SEEK_END) < 0)
         return io_fail(err, -errno);
-    a->replaying = true;
+    a->journal_bytes = info.whole_bytes;
     return 0;
 }

@@ -72,6 +72,7 @@ static int serve(struct agent *a, struct agent_chan *chan, bool once)
             else if (r == 0)
                 break;
         }
+        agent_new_peer(a);
         agent_debug(a, "the host went away");
     } while (!once);
     return 0;

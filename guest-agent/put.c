@@ -251,9 +251,12 @@ int agent_put_meta(struct agent *a, uint32_t index)
         goto out;
     }
     r = agent_meta_apply(fd, fd, &m.from, &m.to);
-    if (r == -EPERM && soften(dirfd, name, &flags) == 1) {
-        r = agent_meta_apply(fd, fd, &m.from, &m.to);
-        harden(dirfd, name, flags);
+    if (r == -EPERM) {
+        agent_lease_drop(op); /* or we would wait for ourselves */
+        if (soften(dirfd, name, &flags) == 1) {
+            r = agent_meta_apply(fd, fd, &m.from, &m.to);
+            harden(dirfd, name, flags);
+        }
     }
     close(fd);
     if (r == -EROFS) {

@@ -8,12 +8,27 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "impl.h"
 
 #define SLICE_MS 50
+
+static struct rlimit fd_limit; /* as we found it; rlim_max 0: untouched */
+
+/* In-place files are held open, one lease each. */
+void agent_raise_fd_limit(void)
+{
+    struct rlimit rl;
+
+    if (getrlimit(RLIMIT_NOFILE, &rl) < 0 || rl.rlim_cur >= rl.rlim_max)
+        return;
+    fd_limit = rl;
+    rl.rlim_cur = rl.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &rl);
+}
 
 static void child(const char *const argv[], int out_fd)
 {
@@ -27,6 +42,8 @@ static void child(const char *const argv[], int out_fd)
     setpgid(0, 0);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
+    if (fd_limit.rlim_max > 0)
+        setrlimit(RLIMIT_NOFILE, &fd_limit);
     signal(SIGIO, SIG_DFL);
     signal(SIGPIPE, SIG_DFL);
     null_fd = open("/dev/null", O_RDONLY);

@@ -116,7 +116,7 @@ static int stage_token(struct agent *a, struct agent_op *op,
     struct agent_fs fs;
     int fd, r;
 
-    r = agent_fs_of(dirfd, &fs);
+    r = agent_fs_of(a, dirfd, &fs);
     if (r < 0)
         return r;
     if (!fs.token)

@@ -47,65 +47,67 @@ static int remove_folder(struct agent *a, const char *path)
     return r;
 }
 
-struct by_path {
+/* What may have to be removed at a path. */
+struct thing {
     const char *path;
-    uint32_t index;
+    uint32_t index; /* of the op, or WIRE_NO_INDEX */
+    bool folder;    /* this job made it */
 };
 
 /* Deepest first: a path sorts after all that lead to it. */
 static int deeper_first(const void *x, const void *y)
 {
-    const struct by_path *p = x, *q = y;
+    const struct thing *p = x, *q = y;
 
     return strcmp(q->path, p->path);
 }
 
-static int note_failure(int r, const char *path, struct agent_err *err)
+static int undo_failure(int r, const char *path, struct agent_err *err)
 {
     return agent_fail(err, -r, WIRE_NO_INDEX, "undoing %s: %s", path,
                       strerror(-r));
 }
 
-int agent_undo(struct agent *a, struct agent_err *err)
+/* Of ops that go too, or only of those that do not. */
+static int remove_things(struct agent *a, bool all, struct agent_err *err)
 {
     struct agent_job *job = &a->job;
-    struct by_path *v = NULL;
+    struct thing *v;
     uint32_t i, n = 0;
     int r, rc = 0;
 
-    agent_lease_drop_all(a);
-    if (job->copy_fd >= 0)
-        close(job->copy_fd);
-    job->copy_fd = -1;
     v = calloc((size_t)job->n_ops + job->n_made_dirs + 1, sizeof(*v));
     if (!v)
         return agent_fail(err, ENOMEM, WIRE_NO_INDEX, "no memory");
     for (i = 0; i < job->n_ops; i++)
-        if (job->ops[i].payload)
-            v[n++] = (struct by_path){ job->ops[i].path, i };
-    qsort(v, n, sizeof(*v), deeper_first);
-    for (i = 0; i < n; i++) {
-        r = remove_hidden(a, v[i].index);
-        if (r < 0)
-            rc = note_failure(r, v[i].path, err);
-        if (r > 0)
-            agent_step(a, "abort-undone");
-    }
-    for (i = n = 0; i < job->n_ops; i++)
-        if (job->ops[i].payload && job->ops[i].made)
-            v[n++] = (struct by_path){ job->ops[i].path, i };
+        if (job->ops[i].payload && (all || !agent_op_goes(job, &job->ops[i])))
+            v[n++] = (struct thing){ job->ops[i].path, i, job->ops[i].made };
     for (i = 0; i < job->n_made_dirs; i++)
-        v[n++] = (struct by_path){ job->made_dirs[i], 0 };
+        v[n++] = (struct thing){ job->made_dirs[i], WIRE_NO_INDEX, true };
     qsort(v, n, sizeof(*v), deeper_first);
     for (i = 0; i < n; i++) {
-        r = remove_folder(a, v[i].path);
-        if (r < 0)
-            rc = note_failure(r, v[i].path, err);
+        r = v[i].index == WIRE_NO_INDEX ? 0 : remove_hidden(a, v[i].index);
         if (r > 0)
             agent_step(a, "abort-undone");
+        if (r < 0)
+            rc = undo_failure(r, v[i].path, err);
+        r = v[i].folder ? remove_folder(a, v[i].path) : 0;
+        if (r > 0)
+            agent_step(a, "abort-undone");
+        if (r < 0)
+            rc = undo_failure(r, v[i].path, err);
     }
     free(v);
     return rc;
+}
+
+int agent_undo(struct agent *a, struct agent_err *err)
+{
+    agent_lease_drop_all(a);
+    if (a->job.copy_fd >= 0)
+        close(a->job.copy_fd);
+    a->job.copy_fd = -1;
+    return remove_things(a, true, err);
 }
 
 int agent_unstage(struct agent *a, uint32_t index, struct agent_err *err)
@@ -126,7 +128,7 @@ int agent_unstage(struct agent *a, uint32_t index, struct agent_err *err)
     if (r == -ENOTEMPTY)
         r = 0;
     if (r < 0)
-        return note_failure(r, op->path, err);
+        return undo_failure(r, op->path, err);
     op->method = 0;
     op->stage_flags = 0;
     return 0;
@@ -134,30 +136,25 @@ int agent_unstage(struct agent *a, uint32_t index, struct agent_err *err)
 
 void agent_undo_leftovers(struct agent *a)
 {
-    struct agent_job *job = &a->job;
-    uint32_t i;
+    struct agent_err err;
 
-    for (i = 0; i < job->n_ops; i++)
-        if (job->ops[i].payload && !agent_op_goes(job, &job->ops[i]))
-            remove_hidden(a, i);
-    for (i = job->n_ops; i-- > 0;)
-        if (job->ops[i].payload && job->ops[i].made &&
-            !agent_op_goes(job, &job->ops[i]))
-            remove_folder(a, job->ops[i].path);
-    for (i = job->n_made_dirs; i-- > 0;)
-        remove_folder(a, job->made_dirs[i]);
+    if (remove_things(a, false, &err) < 0)
+        agent_note(a, "%s", err.text);
 }
 
 int agent_abort(struct agent *a, struct agent_err *err)
 {
     int r;
 
-    r = agent_journal_append(a, WIRE_ABORT, NULL, 0, err);
-    if (r == 0)
-        r = agent_journal_sync(a, err);
-    if (r < 0)
-        return r;
-    agent_step(a, "abort-marked");
+    /* A job that is only staged is undone at start-up without a mark. */
+    if (a->job.state == AGENT_PREPARED) {
+        r = agent_journal_append(a, WIRE_ABORT, NULL, 0, err);
+        if (r == 0)
+            r = agent_journal_sync(a, err);
+        if (r < 0)
+            return r;
+        agent_step(a, "abort-marked");
+    }
     r = agent_undo(a, err);
     if (r == 0)
         r = agent_journal_end(a, err);

@@ -112,6 +112,12 @@ UNUSED static void sc_ops(struct scenario *sc)
     sc_add(sc, "/swap", from, node_of(WIRE_DIR, 0755), WIRE_PLAIN, NULL);
     sc_add(sc, "/swap/f", node_none(), node_text("swapped", 0644), WIRE_COPY,
            "swapped");
+    sc_add(sc, "/swap/sub", node_none(), node_of(WIRE_DIR, 0755), WIRE_PLAIN,
+           NULL);
+    sc_add(sc, "/swap/sub/g", node_none(), node_text("below", 0644), WIRE_COPY,
+           "below");
+    sc_add(sc, "/swap/auto/h", node_none(), node_text("lower", 0644), WIRE_COPY,
+           "lower");
     sc_add(sc, "/unswap", node_of(WIRE_DIR, 0755), node_text("now a file", 0644),
            WIRE_COPY, "now a file");
     sc_add(sc, "/unswap/f", node_text("f", 0644), node_none(), WIRE_PLAIN, NULL);

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include <sys/resource.h>
+
 #include "unit/guest-agent/scenario.h"
 
 static struct rig g;
@@ -34,6 +36,8 @@ START_TEST(a_job_makes_every_kind_of_change)
     assert_text(&g, "/newdir/f", "in new");
     assert_text(&g, "/auto/p/f", "auto");
     assert_text(&g, "/swap/f", "swapped");
+    assert_text(&g, "/swap/sub/g", "below");
+    assert_text(&g, "/swap/auto/h", "lower");
     assert_text(&g, "/unswap", "now a file");
     assert_text(&g, "/empty", "");
     assert_text(&g, "/var/lib/dpkg/status", NEW_STATUS);
@@ -155,6 +159,78 @@ START_TEST(a_path_that_changed_after_prepare_is_kept_and_named)
     assert_text(&g, "/lib/liba.so", "mine");
     assert_text(&g, "/bin/tool", "new tool!");
     ck_assert_uint_eq(hidden_below(&g), 0);
+}
+END_TEST
+
+START_TEST(what_hangs_on_a_kept_path_is_kept_with_it)
+{
+    struct scenario sc;
+    char *notes;
+
+    sc_tree(&g);
+    sc_ops(&sc);
+    sc_prepare(&g, &sc);
+    unlink(at(&g, "/swap")); /* was to become a folder with files in it */
+    ck_assert_int_eq(symlink("etc", at(&g, "/swap")), 0);
+    put_text(&g, "/hard/a", "mine, under both names");
+    rig_commit(&g, JOB);
+    notes = rig_notes(&g);
+    ck_assert_ptr_nonnull(strstr(notes, "/swap/sub/g: kept with it"));
+    free(notes);
+    ck_assert(!is_there(&g, "/etc/f"));
+    ck_assert(!is_there(&g, "/etc/auto"));
+    assert_text(&g, "/hard/b", "mine, under both names");
+    assert_text(&g, "/bin/tool", "new tool!");
+    ck_assert_uint_eq(hidden_below(&g), 0);
+}
+END_TEST
+
+static int no_room(struct rig *rig, bool yes)
+{
+    struct rlimit rl = { RLIM_INFINITY, RLIM_INFINITY };
+    struct stat st;
+
+    if (fstat(rig->a.journal_fd, &st) < 0)
+        return -1;
+    signal(SIGXFSZ, SIG_IGN);
+    if (yes)
+        rl.rlim_cur = (rlim_t)st.st_size + 30; /* half a frame fits */
+    return setrlimit(RLIMIT_FSIZE, &rl);
+}
+
+START_TEST(a_journal_that_cannot_grow_stops_the_job_and_stays_whole)
+{
+    struct wire_msg_op x = { 0, 0, 0, "/x", node_none(), node_text("x", 0644) };
+    struct agent_journal_info info;
+    struct agent_err err;
+    struct agent_job job;
+    uint8_t buf[65536];
+    char path[600];
+    ssize_t n;
+    int fd;
+
+    rig_hello(&g);
+    rig_begin(&g, JOB, 1, 1, 0);
+    rig_op(&g, &x);
+    rig_select_all(&g, 1);
+    ck_assert_int_eq(no_room(&g, true), 0);
+    wire_put_str(rig_req(&g), "a-hook-with-a-name-of-some-length");
+    ask_error(&g, WIRE_HOOK, WIRE_E_IO);
+    ck_assert_int_eq(no_room(&g, false), 0);
+    rig_copy(&g, 0, 0, "x", 1);
+    rig_req(&g);
+    ask_ok(&g, WIRE_PREPARE, WIRE_OK);
+    snprintf(path, sizeof(path), "%s/journal", g.state);
+    fd = open(path, O_RDONLY);
+    n = read(fd, buf, sizeof(buf));
+    close(fd);
+    agent_job_init(&job);
+    ck_assert_int_eq(agent_journal_decode(buf, (size_t)n, &job, &info, &err), 0);
+    ck_assert_uint_eq(info.whole_bytes, (size_t)n);
+    ck_assert_int_eq(job.state, AGENT_PREPARED);
+    agent_job_fini(&job);
+    rig_commit(&g, JOB);
+    assert_text(&g, "/x", "x");
 }
 END_TEST
 
@@ -421,6 +497,8 @@ static Suite *job_suite(void)
     tcase_add_test(t, abort_leaves_the_tree_as_it_was);
     tcase_add_test(t, a_path_that_changed_since_the_check_stops_prepare);
     tcase_add_test(t, a_path_that_changed_after_prepare_is_kept_and_named);
+    tcase_add_test(t, what_hangs_on_a_kept_path_is_kept_with_it);
+    tcase_add_test(t, a_journal_that_cannot_grow_stops_the_job_and_stays_whole);
     tcase_add_test(t, a_group_left_out_later_is_unstaged);
     tcase_add_test(t, a_copy_with_other_content_is_refused_and_leaves_nothing);
     tcase_add_test(t, requests_out_of_their_turn_are_refused);

@@ -19,7 +19,7 @@ static bool tokens_work(void)
 {
     struct agent_fs fs;
 
-    ck_assert_int_eq(agent_fs_of(g.a.root_fd, &fs), 0);
+    ck_assert_int_eq(agent_fs_of(&g.a, g.a.root_fd, &fs), 0);
     return fs.token;
 }
 
