@@ -241,9 +241,9 @@ int bstore_volume_commit(struct bstore_volume *v,
         r = bs_fail(err, ENOMEM, "no memory");
         goto out;
     }
-    if (keep_map)
+    if (keep_map && n > 0)
         memcpy(to, v->applied.to, n * sizeof(*to));
-    else
+    else if (!keep_map)
         r = vol_build_map(v, list, n, to, &map, err);
     if (r < 0)
         goto out;

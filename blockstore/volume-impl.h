@@ -30,6 +30,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "bs/log.h"
 #include "omap-slot.h"
 #include "volume-log.h"
 
@@ -117,6 +118,7 @@ struct bstore_volume {
         atomic_uint_fast64_t reads, writes, flushes, trims, zeroes, errors,
             read_bytes, write_bytes, tokens;
     } n;
+    struct bs_log_limit io_errors;
 };
 
 static inline pthread_rwlock_t *vol_stripe_of(struct bstore_volume *v,

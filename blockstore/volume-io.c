@@ -16,6 +16,10 @@ static int answer(struct bstore_volume *v, int r)
     if (r == 0)
         return 0;
     vol_count(&v->n.errors, 1);
+    if (r != -ENXIO && r != -EROFS) /* not the guest's own mistake */
+        bs_log_limited(&v->io_errors, BS_LOG_WARN, "volume",
+                       "a guest's request failed volume=%s errno=%d", v->name,
+                       -r);
     switch (r) {
     case -ENXIO:
     case -ENOSPC:
