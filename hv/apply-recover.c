@@ -20,10 +20,16 @@ static int take_any_commit(void *opaque, uint32_t tag, uint16_t type,
 static int send_job(const struct hv_env *env, uint16_t type,
                     const uint8_t job_id[16], struct bs_err *err)
 {
+    int r;
+
+    /* Its journal has the job: an agent that dies over this is noticed. */
+    hv_link_allow_ping(env->link, true);
     wire_put_bytes(hv_link_payload(env->link), job_id, 16);
-    return hv_link_call(env->link, type,
-                        type == WIRE_COMMIT ? take_any_commit : hv_answer_ok,
-                        NULL, APPLY_COMMIT_LIMIT_MS, NULL, err);
+    r = hv_link_call(env->link, type,
+                     type == WIRE_COMMIT ? take_any_commit : hv_answer_ok, NULL,
+                     APPLY_COMMIT_LIMIT_MS, NULL, err);
+    hv_link_allow_ping(env->link, false);
+    return r;
 }
 
 static int finish_record(const struct hv_env *env, size_t at,
