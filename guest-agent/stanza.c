@@ -100,17 +100,68 @@ static bool field_is(const char *text, size_t len, const char *field,
            memcmp(p, value, n) == 0;
 }
 
+/* The paragraph around a line that is known not to be empty. */
+static struct agent_par paragraph_at(const char *text, size_t len, size_t at)
+{
+    struct agent_par par;
+    size_t start, n;
+
+    for (par.off = at; par.off > 0; par.off = start) {
+        for (start = par.off - 1; start > 0 && text[start - 1] != '\n'; start--)
+            ;
+        if (is_blank(text + start, par.off - start))
+            break;
+    }
+    while (at < len && !is_blank(text + at, n = line_len(text + at, len - at)))
+        at += n;
+    par.len = at - par.off;
+    return par;
+}
+
+static bool arch_is(const char *par, size_t len, const char *arch)
+{
+    return !arch[0] || field_is(par, len, "Architecture", arch, strlen(arch));
+}
+
+/* Databases are large and written in one way: so first as they are written. */
+static bool find_as_written(const char *text, size_t len, const char *package,
+                            const char *arch, struct agent_par *out)
+{
+    char want[300] = "Package: ";
+    const char *p = text, *hit;
+    struct agent_par par;
+    size_t n = strlen(package);
+
+    if (n > sizeof(want) - 12)
+        return false;
+    strcat(want, package);
+    strcat(want, "\n");
+    n = strlen(want);
+    while ((hit = memmem(p, len - (size_t)(p - text), want, n))) {
+        p = hit + n;
+        if (hit > text && hit[-1] != '\n')
+            continue;
+        par = paragraph_at(text, len, (size_t)(hit - text));
+        if (!arch_is(text + par.off, par.len, arch))
+            continue;
+        *out = par;
+        return true;
+    }
+    return false;
+}
+
 bool agent_par_find(const char *text, size_t len, const char *package,
                     const char *arch, struct agent_par *out)
 {
     struct agent_par par;
     size_t off = 0;
 
+    if (find_as_written(text, len, package, arch, out))
+        return true;
     while (next_paragraph(text, len, &off, &par)) {
         if (!field_is(text + par.off, par.len, "Package", package,
                       strlen(package)) ||
-            (arch[0] && !field_is(text + par.off, par.len, "Architecture", arch,
-                                  strlen(arch))))
+            !arch_is(text + par.off, par.len, arch))
             continue;
         *out = par;
         return true;

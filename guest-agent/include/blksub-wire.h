@@ -301,14 +301,19 @@ struct wire_frame {
 
 static inline uint32_t wire_crc32c(uint32_t crc, const void *buf, size_t len)
 {
+    static const uint32_t of_nibble[16] = {
+        0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1,
+        0x417b1dbc, 0x5125dad3, 0x61c69362, 0x7198540d,
+        0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9,
+        0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75,
+    };
     const uint8_t *p = buf;
-    unsigned k;
 
     crc = ~crc;
     while (len--) {
         crc ^= *p++;
-        for (k = 0; k < 8; k++)
-            crc = crc >> 1 ^ (0x82f63b78u & (0u - (crc & 1)));
+        crc = crc >> 4 ^ of_nibble[crc & 15];
+        crc = crc >> 4 ^ of_nibble[crc & 15];
     }
     return ~crc;
 }
