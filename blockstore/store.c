@@ -314,7 +314,6 @@ int bstore_lock(struct bstore *store, struct bs_err *err)
     sweep(store, "images");
     sweep(store, "patches");
     sweep(store, "volumes");
-    sweep(store, "volumes");
 out:
     if (fd >= 0)
         close(fd);
