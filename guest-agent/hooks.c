@@ -27,13 +27,39 @@ static const struct hook {
     { "initramfs",
       "/usr/sbin/update-initramfs",
       900000,
-      { "/usr/sbin/update-initramfs", "-u", "-k", "all", NULL } },
+      { "/usr/sbin/update-initramfs", "-u", NULL } },
     { "update-grub", "/usr/sbin/update-grub", 180000, { "/usr/sbin/update-grub", NULL } },
     { "udev-reload",
       "/run/udev/control",
       60000,
       { "/bin/udevadm", "control", "--reload", NULL } },
 };
+
+#define KERNEL_HOOK "initramfs:"
+
+/* "initramfs:VERSION": the initramfs of one kernel, made, made anew, or removed
+ * where the kernel's modules are gone. NULL: no such version can be. */
+static const struct hook *kernel_hook(const char *version, struct hook *out)
+{
+    char path[320];
+
+    if (version[0] == 0 || version[0] == '-' || version[0] == '.' ||
+        version[strspn(version, "abcdefghijklmnopqrstuvwxyz"
+                                "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                "0123456789.+~_-")] != 0)
+        return NULL;
+    *out = (struct hook){ KERNEL_HOOK,
+                          "/usr/sbin/update-initramfs",
+                          900000,
+                          { "/usr/sbin/update-initramfs", "-c", "-k", version } };
+    snprintf(path, sizeof(path), "/boot/initrd.img-%s", version);
+    if (access(path, F_OK) == 0)
+        out->argv[1] = "-u";
+    snprintf(path, sizeof(path), "/lib/modules/%s", version);
+    if (access(path, F_OK) < 0)
+        out->argv[1] = "-d";
+    return out;
+}
 
 static void tick(struct agent *a)
 {
@@ -43,6 +69,7 @@ static void tick(struct agent *a)
 void agent_hook_run(struct agent *a, const char *name)
 {
     const struct hook *h = NULL;
+    struct hook kernel;
     char out[600];
     size_t i;
     int r;
@@ -50,6 +77,8 @@ void agent_hook_run(struct agent *a, const char *name)
     for (i = 0; i < N_ELEMS(hooks); i++)
         if (strcmp(hooks[i].name, name) == 0)
             h = &hooks[i];
+    if (strncmp(name, KERNEL_HOOK, strlen(KERNEL_HOOK)) == 0)
+        h = kernel_hook(name + strlen(KERNEL_HOOK), &kernel);
     if (!h) {
         agent_note(a, "hook %s: not known to this agent, not run", name);
         return;

@@ -185,9 +185,7 @@ static int wants_initramfs(const struct hooks *h, const char *path, bool *yes)
     size_t len;
     int r;
 
-    *yes = pub_starts(path, "/boot/vmlinuz-") ||
-           strstr(path, "/lib/modules/") || /* with or without /usr */
-           strstr(path, "/lib/firmware/") ||
+    *yes = strstr(path, "/lib/firmware/") ||
            pub_starts(path, "/usr/share/initramfs-tools/") ||
            pub_starts(path, "/etc/initramfs-tools/");
     if (*yes || !pub_starts(path, "/var/lib/dpkg/info/") ||
@@ -218,10 +216,46 @@ static int wants_initramfs(const struct hooks *h, const char *path, bool *yes)
     return r == -ENOMEM || r == -EIO ? r : 0;
 }
 
+/* The version of the kernel that the path is of, copied to buf; or NULL. */
+static const char *kernel_of(const char *path, char buf[64])
+{
+    static const char *const dirs[] = { "/boot/vmlinuz-", "/usr/lib/modules/",
+                                        "/lib/modules/" };
+    size_t i, n;
+
+    for (i = 0; i < N_ELEMS(dirs); i++) {
+        if (!pub_starts(path, dirs[i]))
+            continue;
+        path += strlen(dirs[i]);
+        n = strcspn(path, "/");
+        if (n == 0 || n >= 64)
+            return NULL;
+        memcpy(buf, path, n);
+        buf[n] = 0;
+        return buf;
+    }
+    return NULL;
+}
+
+/* "initramfs:VERSION" makes that kernel's, or removes it with the kernel;
+ * "initramfs" makes the newest kernel's anew. */
+static int initramfs_of(struct hooks *h, const struct pub_change *x)
+{
+    char version[64], name[80];
+    bool yes;
+    int r;
+
+    if (kernel_of(x->path, version)) {
+        snprintf(name, sizeof(name), "initramfs:%s", version);
+        return add_hook(h, x->group, name);
+    }
+    r = wants_initramfs(h, x->path, &yes);
+    return r == 0 && yes ? add_hook(h, x->group, "initramfs") : r;
+}
+
 static int hooks_of(struct hooks *h, const struct pub_change *x)
 {
     const struct pub_tree *t = h->c->new_tree;
-    bool yes;
     int r = 0;
 
     if (is_library(h, x->path) &&
@@ -229,11 +263,8 @@ static int hooks_of(struct hooks *h, const struct pub_change *x)
         r = add_hook(h, x->group, "ldconfig");
     if (r == 0 && unit_name(x->path) && exists(t, "/usr/bin/systemctl"))
         r = add_hook(h, x->group, "daemon-reload");
-    if (r == 0 && exists(t, "/usr/sbin/update-initramfs")) {
-        r = wants_initramfs(h, x->path, &yes);
-        if (r == 0 && yes)
-            r = add_hook(h, x->group, "initramfs");
-    }
+    if (r == 0 && exists(t, "/usr/sbin/update-initramfs"))
+        r = initramfs_of(h, x);
     if (r == 0 &&
         (pub_starts(x->path, "/usr/share/ca-certificates/") ||
          pub_starts(x->path, "/usr/local/share/ca-certificates/") ||

@@ -459,16 +459,22 @@ START_TEST(hooks_and_units_follow_from_the_paths)
     puts_to("b/usr/share/ca-certificates/x.crt", "x");
     package("b", "udev", "1", "", "");
     puts_to("b/var/lib/dpkg/info/udev.triggers", "activate update-initramfs\n");
+    package("b", "linux-image-7", "1", "", "/boot/vmlinuz-7\n"
+            "/usr/lib/modules/7/a.ko\n");
+    puts_to("b/boot/vmlinuz-7", "k");
+    puts_to("b/usr/lib/modules/7/a.ko", "m");
     run(&p);
     m = hooks_of(&p);
     lib = group_of(&p, V("lib"));
+    ck_assert(has_hook(m, "initramfs:7", group_of(&p, V("linux-image-7"))));
+    ck_assert(!has_hook(m, "initramfs", group_of(&p, V("linux-image-7"))));
     app = group_of(&p, V("app"));
     ck_assert(has_hook(m, "ldconfig", lib));
     ck_assert(!has_hook(m, "ldconfig", app));
     ck_assert(has_hook(m, "daemon-reload", app));
     ck_assert(has_hook(m, "initramfs", group_of(&p, V("udev"))));
     ck_assert(has_hook(m, "ca-certificates", group_of(&p, V("ca"))));
-    ck_assert(!m->reboot);
+    ck_assert(m->reboot); /* for the kernel */
     for (i = 0; i < m->n_units; i++)
         ck_assert_str_eq(m->units[i].name, "app.service");
     ck_assert_uint_eq(m->n_units, 1);
