@@ -216,8 +216,13 @@ guest_kill() {
 agent_up() { wait_for "${2:-120}" agent_is_up "$1"; }
 agent_is_up() { # VOLUME [--store DIR]
     blksub --json "${@:2}" status --volume "$1" | jq -e '.. | objects | select(.agent? != null) |
-        .agent | if type == "object" then .connected else . end |
-        . == true or . == "connected" or . == "ready"'
+        .agent | .connected? == true'
+}
+
+# A job goes on without the command that began it.
+job_over() { wait_for 300 job_is_over "$1"; }
+job_is_over() {
+    blksub --json status --volume "$1" | jq -e '.volumes[0].status.job == null'
 }
 
 # ---- comparison ------------------------------------------------------------

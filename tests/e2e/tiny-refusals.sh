@@ -69,9 +69,6 @@ blksub keygen -o "$W/foreign"
 blksub publish v1 v2 -o "$W/foreign.patch" --key "$W/foreign.key" >/dev/null
 refuse 4 'sign|key|trust' blksub apply "$W/foreign.patch" --volume g
 
-say "an older serial"
-blksub publish v1 v2 -o "$W/older" --key "$W/key.key" --serial 5 >/dev/null
-
 # A damaged copy of a patch that the store holds is no harm: the store's own
 # is taken.  Here the store must not have it.
 blksub patch remove "$(blksub --json inspect "$W/p1" | jq -r .id)"
@@ -127,7 +124,8 @@ if mkdir "$W/small" && mount -t tmpfs -o size=64M tmpfs "$W/small" 2>/dev/null; 
     umount "$W/small"
 fi
 
-say "older than what is applied"
+say "older than what is applied: a way back to v1, published before"
+blksub publish v2 v1 -o "$W/older" --key "$W/key.key" --serial 5 >/dev/null
 refuse 5 'older|serial' blksub apply "$W/older" --volume g
 expect 0 blksub rollback "$W/p1" --volume g
 guest_off g
