@@ -138,11 +138,15 @@ if command -v openssl >/dev/null && nbdkit --dump-config | grep -qx tls=yes; the
     openssl x509 -req -days 2 -in "$tls/server.csr" -CA "$tls/ca-cert.pem" \
         -CAkey "$tls/ca-key.pem" -CAcreateserial -out "$tls/server-cert.pem" \
         -extfile <(echo subjectAltName=DNS:localhost) 2>/dev/null
-    start_worker v --tls-certificates "$tls"
-    nbdinfo --size "nbds+unix://localhost/?socket=$W/v/nbd.sock&tls-certificates=$tls" >"$W/size"
-    [ "$(cat "$W/size")" = $size ] || fail "TLS: $(cat "$W/size")"
+    tls_uri="nbds+unix://localhost/?socket=$W/v/nbd.sock&tls-certificates=$tls"
+    "$B/blksub" serve v --nbd "$W/v/nbd.sock" --tls-certificates "$tls" \
+        >>"$W/worker-v.log" 2>&1 </dev/null &
+    tls_worker=$!
+    pids+=("$tls_worker")
+    wait_for 30 nbdinfo --size "$tls_uri"
+    [ "$(nbdinfo --size "$tls_uri")" = $size ] || fail "TLS: another size"
     ! nbdinfo --size "$uri" >/dev/null 2>&1 || fail "served without TLS"
-    stop_worker v
+    end_process "$tls_worker"
 fi
 
 # The golden image is what it was.
