@@ -180,6 +180,7 @@ static void abort_attempt(struct apply *a)
     hv_link_allow_ping(link, false);
     if (!a->begun || a->committed)
         return;
+    hv_link_allow_ping(link, true); /* HELLO ends what is only checked, too */
     hv_link_set_flags(link, NULL, NULL); /* also when told to end */
     hv_link_settle(link, ABORT_LIMIT_MS);
     if (!hv_link_is_up(link))
@@ -191,6 +192,7 @@ static void abort_attempt(struct apply *a)
         hv_link_settle(link, 1000);
         hv_link_drop(link, "it did not undo a job");
     }
+    hv_link_allow_ping(link, false);
 }
 
 static void begin_attempt(struct apply *a)
@@ -314,6 +316,11 @@ static int init(struct apply *a, struct bs_err *err)
     return 0;
 }
 
+static int wait_ms(const struct hv_env *env)
+{
+    return env->agent_wait_ms ? env->agent_wait_ms : AGENT_WAIT_MS;
+}
+
 static int find_agent(struct apply *a, struct bs_err *err)
 {
     char note[256];
@@ -324,7 +331,7 @@ static int find_agent(struct apply *a, struct bs_err *err)
                        "channel (serve --agent)",
                        bstore_volume_name(a->env->volume));
     apply_progress(a, "connecting", 0, 0);
-    r = hv_link_refresh(a->env->link, AGENT_WAIT_MS, err);
+    r = hv_link_refresh(a->env->link, wait_ms(a->env), err);
     if (r == 0)
         r = hv_recover(a->env, note, sizeof(note), err);
     return r;
@@ -417,7 +424,7 @@ int hv_apply_run(const struct hv_env *env, const struct hv_apply_request *req,
         goto out;
     if (r > 0) {
         if (req->restart && !req->dry_run && env->link &&
-            hv_link_refresh(env->link, AGENT_WAIT_MS, err) == 0)
+            hv_link_refresh(env->link, wait_ms(env), err) == 0)
             look_around(&a); /* what was not restarted then can be now */
         *result = apply_report(&a, "already");
         goto done;

@@ -30,6 +30,7 @@ struct hv_env {
     struct bstore_volume *volume;
     struct hv_link *link; /* NULL: no agent is configured */
     atomic_bool *committed; /* set at the commit point: no cancel from here */
+    int agent_wait_ms; /* at the beginning, for an agent; 0 = 15 s */
     /* May be NULL. Called in the job's thread. */
     void (*progress)(void *opaque, const char *stage, uint64_t done,
                      uint64_t total);

@@ -13,7 +13,7 @@
 #include "bs/log.h"
 #include "link.h"
 
-#define RETRY_MS 500        /* between attempts to connect */
+#define RETRY_MS 500        /* between attempts to connect, unless set */
 #define PING_MS 10000       /* between HELLOs to an idle agent */
 #define OVERDUE_MS 3000     /* an answer: is it still the same agent? */
 #define PING_LIMIT_MS 20000 /* an idle agent that takes longer is gone */
@@ -44,6 +44,7 @@ struct hv_link {
     int fd;
     enum link_state state;
     int64_t retry_at; /* DOWN: not before */
+    int retry_ms;
     char problem[160];
     struct bs_log_limit log_limit;
 
@@ -100,6 +101,7 @@ int hv_link_new(const char *path, int wake_fd, unsigned limit_ms,
         return -ENOMEM;
     l->fd = -1;
     l->wake_fd = wake_fd;
+    l->retry_ms = RETRY_MS;
     l->usual_limit_ms = l->limit_ms = limit_ms;
     l->path = strdup(path);
     l->in = malloc(IN_MAX);
@@ -133,6 +135,11 @@ void hv_link_set_flags(struct hv_link *l, const atomic_bool *stop,
 {
     l->stop = stop;
     l->cancel = cancel;
+}
+
+void hv_link_set_retry(struct hv_link *l, int retry_ms)
+{
+    l->retry_ms = retry_ms;
 }
 
 void hv_link_get_flags(const struct hv_link *l, const atomic_bool **stop,
@@ -171,7 +178,7 @@ void hv_link_drop(struct hv_link *l, const char *why)
         close(l->fd);
     l->fd = -1;
     l->state = LINK_DOWN;
-    l->retry_at = hv_now_ms() + RETRY_MS;
+    l->retry_at = hv_now_ms() + l->retry_ms;
     l->n_pending = 0;
     l->nonce = 0;
     l->in_len = l->out_off = l->out_len = 0;
@@ -455,7 +462,7 @@ static void try_connect(struct hv_link *l)
     struct sockaddr_un sa = { .sun_family = AF_UNIX };
     int fd;
 
-    l->retry_at = hv_now_ms() + RETRY_MS;
+    l->retry_at = hv_now_ms() + l->retry_ms;
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return;

@@ -50,6 +50,9 @@ void hv_link_get_flags(const struct hv_link *l, const atomic_bool **stop,
  * harm: from SELECT on, when it has a journal. */
 void hv_link_allow_ping(struct hv_link *l, bool allow);
 
+/* How long to wait before connecting again; 500 ms at first. */
+void hv_link_set_retry(struct hv_link *l, int retry_ms);
+
 bool hv_link_is_up(const struct hv_link *l);
 const struct hv_hello *hv_link_hello(const struct hv_link *l);
 /* Why it is not up, one clause. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* hv-history.h: what was done to a volume: the file "history" in its folder,
- * one JSON object a line, oldest first (blksub-control(7), HISTORY). */
+ * one JSON object a line, oldest first (blksub-control(7)). */
 #ifndef HV_HISTORY_H
 #define HV_HISTORY_H
 
