@@ -40,7 +40,7 @@ runtime+='|.*/__pycache__(/.*)?'
 
 # What the patch leaves out as rebuild noise stays v1's: not more than that.
 noise_of() {
-    blksub --json inspect "$1" | jq -r '.. | .left_out? // empty | .[]? |
+    blksub --json inspect "$1" --files | jq -r '.. | .left_out? // empty | .[]? |
         select(.reason | test("noise|only.*build"; "i")) | .path' | sort -u
 }
 
