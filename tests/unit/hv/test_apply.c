@@ -338,12 +338,18 @@ END_TEST
 
 /* ---- the worker dies: all that stays is the list and the guest ---- */
 
-static void reconnect(void)
+static void all_stops(void)
 {
     hv_link_drop(h.link, "test");
+    g_stop(&h.g);
     bstore_volume_close(h.v);
-    h.v = fix_open(&h.fix, "g");
-    h.g.volume = h.env.volume = h.v;
+}
+
+static void all_starts(void)
+{
+    h.v = h.env.volume = fix_open(&h.fix, "g");
+    atomic_store(&h.g.stop, false);
+    g_start(&h.g, h.fix.dir, h.v);
 }
 
 static void stop_after_commit(void)
@@ -372,9 +378,10 @@ START_TEST(a_worker_that_ends_after_the_commit_point_goes_on_later)
     h.g.on_request = stop_at_commit;
     ck_assert_int_eq(hv_run(&h), -ECANCELED);
     ck_assert_int_eq(hv_phase(&h), BSTORE_APPLYING);
-    h.g.on_request = NULL;
     atomic_store(&h.stop, false);
-    reconnect();
+    all_stops();
+    h.g.on_request = NULL;
+    all_starts();
     ok(hv_link_refresh(h.link, 5000, &err));
     ck_assert_int_eq(hv_link_hello(h.link)->phase, WIRE_PHASE_PREPARED);
     ok(hv_recover(&h.env, note, sizeof(note), &err));
@@ -391,11 +398,12 @@ START_TEST(an_agent_without_a_trace_is_told_of_and_mended)
     stop_after_commit();
     h.g.on_request = stop_at_commit;
     ck_assert_int_eq(hv_run(&h), -ECANCELED);
-    h.g.on_request = NULL;
     atomic_store(&h.stop, false);
+    all_stops();
+    h.g.on_request = NULL;
     h.g.phase = WIRE_PHASE_NONE;
     h.g.n_ops = 0;
-    reconnect();
+    all_starts();
     ok(hv_link_refresh(h.link, 5000, &err));
     ok(hv_recover(&h.env, note, sizeof(note), &err));
     ck_assert_str_ne(note, "");
@@ -412,9 +420,10 @@ START_TEST(a_prepared_job_that_was_never_published_is_undone)
     char note[256];
 
     run_ok(&h); /* any job, whose id the list has */
+    all_stops();
     h.g.phase = WIRE_PHASE_PREPARED;
     h.g.job_id[0] ^= 1;
-    reconnect();
+    all_starts();
     ok(hv_link_refresh(h.link, 5000, &err));
     ok(hv_recover(&h.env, note, sizeof(note), &err));
     ck_assert_uint_eq(h.g.counts[WIRE_ABORT], 1);
