@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* watch.c: looks for torn files while a patch is applied.
  *
- *   watch OUT FILE...
+ *   watch OUT FILE...     $PAUSE_MS between two rounds, default 20
  *
  * Over and over, for each FILE: opens it, maps it executable, sums what the
  * mapping shows and what read() gives, and executes it when it is a program
@@ -172,7 +172,9 @@ static void execute(const char *path)
 int main(int argc, char **argv)
 {
     static struct file files[MAX_FILES];
-    struct timespec pause = { 0, 20000000 };
+    const char *text = getenv("PAUSE_MS");
+    long ms = text ? atol(text) : 20;
+    struct timespec pause = { ms / 1000, ms % 1000 * 1000000 };
     int i, n = argc - 2;
 
     if (n < 1 || n > MAX_FILES)

@@ -70,11 +70,11 @@ database_is() { # v1|v2
 }
 
 load() {
-    guest "$guest" "nohup setsid watch-files /run/watch $libs/libssl.so.3 $libs/libcrypto.so.3 \
+    guest "$guest" "PAUSE_MS=300 nohup setsid watch-files /run/watch $libs/libssl.so.3 $libs/libcrypto.so.3 \
         $libs/libexpat.so.1 $libs/liblzma.so.5 /usr/sbin/nginx /usr/bin/rsync /usr/bin/openssl /usr/bin/python3.11 \
         >/dev/null 2>&1 &
         nohup setsid sh -c 'fio --name=load --filename=/root/fio --size=64M --rw=randrw --bs=4k --direct=1 \
-            --rate_iops=200 --verify=crc32c --verify_state_save=0 --time_based --runtime=7200 >/run/fio.out 2>&1; echo \$? >/run/fio.rc' \
+            --rate_iops=60 --verify=crc32c --verify_state_save=0 --time_based --runtime=7200 >/run/fio.out 2>&1; echo \$? >/run/fio.rc' \
         >/dev/null 2>&1 &
         nohup setsid heartbeat /run/heartbeat /dev/vda 80 >/dev/null 2>&1 &"
     wait_for 120 "$images/guest-run" "$W/$guest" '[ "$(grep -c ^map /run/watch)" = 8 ]' 20
