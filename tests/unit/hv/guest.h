@@ -82,7 +82,7 @@ struct guest {
 
     /* What the test wants. */
     uint16_t lie_to;
-    unsigned lie_nth; /* counts down to 1 */
+    atomic_uint lie_nth; /* counts down to 1; the rest is set before it */
     enum g_lie lie;
     uint16_t lie_code;
     uint32_t lie_index;
@@ -537,7 +537,8 @@ static inline bool g_answer(struct guest *g, int fd, const struct wire_frame *f,
     g->counts[f->type & 255]++;
     if (g->on_request)
         g->on_request(g, f->type);
-    if (f->type == g->lie_to && g->lie_nth > 0 && --g->lie_nth == 0)
+    if (atomic_load(&g->lie_nth) > 0 && f->type == g->lie_to &&
+        atomic_fetch_sub(&g->lie_nth, 1) == 1)
         lie = g->lie;
     g->refuse_now = lie == G_REFUSE;
     wire_r_init(&r, payload, f->len);

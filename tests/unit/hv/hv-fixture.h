@@ -300,10 +300,10 @@ static inline void hv_lie(struct hv_fix *h, uint16_t to, unsigned nth,
                           enum g_lie lie, uint16_t code, uint32_t index)
 {
     h->g.lie_to = to;
-    h->g.lie_nth = nth;
     h->g.lie = lie;
     h->g.lie_code = code;
     h->g.lie_index = index;
+    atomic_store(&h->g.lie_nth, nth);
 }
 
 #endif

@@ -463,7 +463,7 @@ static const struct {
 /* Back to the old side, honestly. */
 static void start_over(void)
 {
-    h.g.lie_nth = 0;
+    atomic_store(&h.g.lie_nth, 0);
     run_ok(&h);
     h.req.rollback = true;
     run_ok(&h);
