@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* What a job did, for people and programs: the report of blksub-control(7). */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "apply-impl.h"
@@ -36,9 +37,28 @@ static const char *group_state(const struct apply *a, uint32_t g, bool acted)
     return there == !a->req->rollback ? "already" : "untouched";
 }
 
+/* Which groups the processes in a->users still run old files of. */
+static uint8_t *groups_in_use(const struct apply *a)
+{
+    uint8_t *hit = calloc((size_t)a->m->n_groups + 1, 1);
+    const json_t *unit, *proc, *path;
+    const struct bstore_op *op;
+    size_t i, k, j;
+
+    json_array_foreach(a->users, i, unit)
+        json_array_foreach(json_object_get(unit, "processes"), k, proc)
+            json_array_foreach(json_object_get(proc, "paths"), j, path) {
+                op = bstore_manifest_find(a->m, json_string_value(path));
+                if (op && hit)
+                    hit[op->group] = 1;
+            }
+    return hit;
+}
+
 static json_t *groups_json(const struct apply *a, bool acted, unsigned *n_out)
 {
     json_t *list = json_array(), *one;
+    uint8_t *in_use = groups_in_use(a);
     uint32_t g;
 
     for (g = 0; g < a->m->n_groups; g++) {
@@ -47,6 +67,8 @@ static json_t *groups_json(const struct apply *a, bool acted, unsigned *n_out)
         one = json_pack("{s:s, s:s, s:o}", "name", a->m->groups[g].name, "state",
                         group_state(a, g, acted), "packages",
                         packages_json(&a->m->groups[g]));
+        if (in_use && in_use[g])
+            json_object_set_new(one, "in_use", json_true());
         if (w->excluded) {
             ++*n_out;
             json_object_set_new(one, "reason",
@@ -56,6 +78,7 @@ static json_t *groups_json(const struct apply *a, bool acted, unsigned *n_out)
         }
         json_array_append_new(list, one);
     }
+    free(in_use);
     return list;
 }
 

@@ -115,39 +115,43 @@ static void on_list_changed(void *opaque)
 /* ---- the job thread ---- */
 
 /* What is worth keeping of a report. */
-static json_t *history_entry(const struct job *job, const json_t *report,
-                             int r, const struct bs_err *err)
+static json_t *history_entry(struct hv_worker *w, const struct job *job,
+                             const json_t *report, int r,
+                             const struct bs_err *err)
 {
-    static const char *const keep[] = { "name",      "outcome",  "n_groups",
-                                        "n_left_out", "methods", "kept",
-                                        "notes",     "agent",    "duration_ms" };
+    static const char *const keep[] = { "outcome", "n_groups", "n_left_out",
+                                        "methods", "kept",     "notes",
+                                        "agent",   "duration_ms" };
     char hex[BSTORE_DIGEST_HEX];
-    json_t *e, *list, *one, *left_out = json_array(), *units = json_array();
+    json_t *e, *list, *one, *left_out = json_array(), *groups = json_array();
+    struct bstore_patch_info info;
     size_t i;
 
     e = json_pack("{s:I, s:s, s:s}", "time", (json_int_t)time(NULL), "what",
                   worker_cmd_name(job->req.cmd), "patch",
                   bstore_digest_to_hex(&job->req.apply.patch, hex));
+    if (bstore_patch_find(w->store, hex, &info, NULL) == 0)
+        json_object_set_new(e, "name", json_string(info.name));
     for (i = 0; report && i < sizeof(keep) / sizeof(keep[0]); i++)
         if (json_object_get(report, keep[i]))
             json_object_set(e, keep[i], json_object_get(report, keep[i]));
     list = json_object_get(report, "groups");
-    json_array_foreach(list, i, one)
+    json_array_foreach(list, i, one) {
+        if (json_object_get(one, "in_use"))
+            json_array_append(groups, json_object_get(one, "name"));
         if (json_object_get(one, "reason") &&
             json_array_size(left_out) < HISTORY_LEFT_OUT_MAX)
             json_array_append_new(
                 left_out, json_pack("{s:O, s:O}", "name",
                                     json_object_get(one, "name"), "reason",
                                     json_object_get(one, "reason")));
-    list = json_object_get(report, "users");
-    json_array_foreach(list, i, one)
-        json_array_append(units, json_object_get(one, "unit"));
+    }
     if (report) {
         json_object_set(e, "left_out", left_out);
-        json_object_set(e, "in_use_units", units);
+        json_object_set(e, "in_use", groups);
     }
     json_decref(left_out);
-    json_decref(units);
+    json_decref(groups);
     if (r < 0) {
         const char *code = strerrorname_np(-r);
 
@@ -166,7 +170,7 @@ static void write_history(struct hv_worker *w, const struct job *job,
 
     if (job->req.apply.dry_run)
         return;
-    entry = history_entry(job, report, r, err);
+    entry = history_entry(w, job, report, r, err);
     if (hv_history_append(bstore_volume_dirfd(w->volume), entry, &e) < 0)
         bs_log(BS_LOG_ERR, "worker", "%s", e.text);
     json_decref(entry);

@@ -137,7 +137,7 @@ static void old_code_text(const json_t *v, char *buf, size_t cap)
     else if (n == 0)
         snprintf(buf, cap, "no");
     else
-        snprintf(buf, cap, "%zu processes", n);
+        snprintf(buf, cap, n == 1 ? "1 process" : "%zu processes", n);
 }
 
 static void print_overview(struct bstore *store, const json_t *volumes)

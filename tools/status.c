@@ -4,8 +4,8 @@
  *   evicted    the agent answers COMMITTED only after it proved that no old
  *              page is left at the paths of the patch
  *   in use     what the guest says now, by the paths' groups
- *   restarted  was in use when the patch had been applied (the volume's
- *              history says which units), and is no more */
+ *   restarted  was in use when the patch had been applied (so says the
+ *              volume's history), and is no more */
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -75,28 +75,40 @@ static void find_uses(const struct bstore_manifest *m, const json_t *users,
     free(hit);
 }
 
-/* Was anything of this patch in use when it had been applied? */
-static bool was_in_use(struct bstore *store, const char *volume,
-                       const char *patch)
+/* The names of the groups that were in use when patch had been applied last;
+ * an array (given), or NULL. */
+static json_t *groups_once_in_use(struct bstore *store, const char *volume,
+                                  const char *patch)
 {
-    json_t *list = NULL, *e;
+    json_t *list = NULL, *e, *groups = NULL;
     char path[80];
-    bool was = false;
     size_t i;
     int fd;
 
     snprintf(path, sizeof(path), "volumes/%s", volume);
     fd = openat(bstore_dirfd(store), path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
-        return false;
+        return NULL;
     if (hv_history_read(fd, 1000, &list, NULL) == 0)
         json_array_foreach(list, i, e)
             if (strcmp(text_of(e, "patch"), patch) == 0 &&
                 strcmp(text_of(e, "outcome"), "done") == 0)
-                was = json_array_size(json_object_get(e, "in_use_units")) > 0;
+                groups = json_object_get(e, "in_use");
+    json_incref(groups);
     json_decref(list);
     close(fd);
-    return was;
+    return groups;
+}
+
+static bool names(const json_t *list, const char *name)
+{
+    const json_t *one;
+    size_t i;
+
+    json_array_foreach(list, i, one)
+        if (json_is_string(one) && strcmp(json_string_value(one), name) == 0)
+            return true;
+    return false;
 }
 
 static void add_packages(json_t *out, const json_t *entry, const json_t *group,
@@ -129,7 +141,7 @@ static void add_entry(struct bstore *store, const char *volume,
     const struct bstore_manifest *m;
     struct bstore_digest id;
     struct uses *uses = NULL;
-    bool was;
+    json_t *was;
     size_t i;
 
     if (bstore_digest_from_hex(&id, text_of(entry, "patch")) < 0 ||
@@ -137,12 +149,14 @@ static void add_entry(struct bstore *store, const char *volume,
         return;
     m = bstore_patch_manifest(patch);
     uses = calloc((size_t)m->n_groups + 1, sizeof(*uses));
-    was = was_in_use(store, volume, text_of(entry, "patch"));
+    was = groups_once_in_use(store, volume, text_of(entry, "patch"));
     if (uses)
         find_uses(m, users, uses);
     json_array_foreach(groups, i, g)
         if (uses && i < m->n_groups)
-            add_packages(out, entry, g, uses[i].text, users != NULL, was);
+            add_packages(out, entry, g, uses[i].text, users != NULL,
+                         names(was, text_of(g, "name")));
+    json_decref(was);
     free(uses);
     bstore_patch_close(patch);
 }
