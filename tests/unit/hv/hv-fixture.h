@@ -87,7 +87,7 @@ static inline void hv_make_patch(struct hv_fix *h)
     m->n_groups = 3;
     m->groups = calloc(3, sizeof(*m->groups));
     for (unsigned g = 0; g < 3; g++)
-        m->groups[g].name = strndup("abc" + g, 1);
+        m->groups[g].name = strndup(&"abc"[g], 1);
     m->groups[1].n_requires = 1;
     m->groups[1].requires = calloc(1, sizeof(uint32_t));
     m->n_ops = N_TEST_OPS;
@@ -97,7 +97,7 @@ static inline void hv_make_patch(struct hv_fix *h)
     for (unsigned i = 0; i < 2; i++) {
         m->stanzas[i].file = strdup("/var/lib/dpkg/status");
         m->stanzas[i].group = i;
-        m->stanzas[i].package = strndup("ab" + i, 1);
+        m->stanzas[i].package = strndup(&"ab"[i], 1);
         m->stanzas[i].arch = strdup("amd64");
         m->stanzas[i].old_text = strdup("Package: x\nVersion: 1\n");
         m->stanzas[i].new_text = strdup("Package: x\nVersion: 2\n");
