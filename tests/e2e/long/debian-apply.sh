@@ -49,9 +49,9 @@ compare() {
     local noise=$3
     without "$W/$1.manifest" "$own_paths|$runtime" >"$W/want"
     without "$2" "$own_paths|$runtime" >"$W/got"
-    awk -F '\t' 'NR == FNR { noise[$1]; next } $1 in noise' "$noise" "$W/v1.manifest" >"$W/noise.want"
+    awk -F '\t' 'FILENAME == ARGV[1] { noise[$1]; next } $1 in noise' "$noise" "$W/v1.manifest" >"$W/noise.want"
     for f in want got; do
-        awk -F '\t' 'NR == FNR { noise[$1]; next } !($1 in noise)' "$noise" "$W/$f" >"$W/$f.rest"
+        awk -F '\t' 'FILENAME == ARGV[1] { noise[$1]; next } !($1 in noise)' "$noise" "$W/$f" >"$W/$f.rest"
     done
     diff "$W/want.rest" "$W/got.rest" >"$W/diff" || {
         wc -l <"$W/diff"
