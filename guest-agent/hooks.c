@@ -22,7 +22,7 @@ static const struct hook {
       { "/bin/systemctl", "daemon-reload", NULL } },
     { "ca-certificates",
       "/usr/sbin/update-ca-certificates",
-      180000,
+      900000,
       { "/usr/sbin/update-ca-certificates", NULL } },
     { "initramfs",
       "/usr/sbin/update-initramfs",
