@@ -137,11 +137,10 @@ include tests/module.mk
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 
 # ---- dependencies, installation, help --------------------------------------
-# The one list of Debian packages; tests and demo need no other.
-DEPS := $(shell sed 's/\#.*//' deps.list 2>/dev/null)
+# tests/deps.list is the one list of Debian packages.
 deps:
 	tests/install-deps
-demo: 
+demo:
 	$(MAKE) deps
 	$(MAKE) all
 	images/demo

@@ -185,7 +185,7 @@ START_TEST(minisign_and_we_take_each_other_s_keys_and_signatures)
     size_t n;
 
     if (run("minisign -v") == 127)
-        return; /* not on this machine; deps.list names it */
+        return; /* not on this machine; tests/deps.list names it */
     ck_assert_int_eq(chdir(dir), 0);
     write_file("data", data, sizeof(data));
 
