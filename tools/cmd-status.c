@@ -206,6 +206,22 @@ static void print_patches(const json_t *v)
                cmd_time(json_integer_value(json_object_get(e, "when")), when));
 }
 
+/* The list of users fits a table: its first two, and how many more. All of
+ * them stand below it, and in --json. */
+static const char *shortened(const char *list, char *buf, size_t cap)
+{
+    const char *second = strchr(list, ','), *cut, *p;
+    unsigned more = 0;
+
+    cut = second ? strchr(second + 1, ',') : NULL;
+    for (p = cut; p; p = strchr(p + 1, ','))
+        more++;
+    if (more == 0)
+        return list;
+    snprintf(buf, cap, "%.*s, %u more", (int)(cut - list), list, more);
+    return buf;
+}
+
 static void print_packages(const json_t *v)
 {
     static const char *const titles[] = { "PACKAGE", "OLD",    "NEW",   "SERVED",
@@ -219,9 +235,12 @@ static void print_packages(const json_t *v)
     putchar('\n');
     table = cmd_table_new(7, titles);
     json_array_foreach(list, i, p) {
-        const char *cells[] = { text_of(p, "name"),      text_of(p, "old"),
-                                text_of(p, "new"),       text_of(p, "served"),
-                                text_of(p, "evicted"),   text_of(p, "in_use"),
+        char users[256];
+        const char *cells[] = { text_of(p, "name"), text_of(p, "old"),
+                                text_of(p, "new"), text_of(p, "served"),
+                                text_of(p, "evicted"),
+                                shortened(text_of(p, "in_use"), users,
+                                          sizeof(users)),
                                 text_of(p, "restarted") };
 
         cmd_table_row(table, cells);

@@ -192,6 +192,7 @@ void report_print(const char *volume, const json_t *report)
                  *users = json_object_get(report, "users"),
                  *reboot = json_object_get(report, "reboot");
     bool done = is(report, "outcome", "done"),
+         back = is(report, "direction", "rollback"),
          dry = is(report, "outcome", "dry-run");
     char size[24];
 
@@ -206,10 +207,15 @@ void report_print(const char *volume, const json_t *report)
                cmd_size((uint64_t)number_of(agent, "written_bytes"), size));
     print_restarted(report);
     if (json_array_size(users) > 0) {
-        printf("  still running old code:\n");
+        printf(back ? "  still running code that was taken back:\n" :
+                      "  still running old code:\n");
         report_print_users(users);
     }
-    if ((done || dry) && json_is_true(json_object_get(reboot, "needed")))
-        printf("  a reboot is needed: %s\n", text_of(reboot, "reason"));
+    if ((done || dry) && json_is_true(json_object_get(reboot, "needed"))) {
+        if (back)
+            printf("  a reboot is needed if the guest was rebooted on the patch\n");
+        else
+            printf("  a reboot is needed: %s\n", text_of(reboot, "reason"));
+    }
     print_notes(report);
 }
