@@ -149,7 +149,7 @@ HANDLER(restart)
     /* We could not answer for our own end. */
     if (strcmp(unit, OWN_UNIT) == 0)
         argv[n++] = "--no-block";
-    argv[n++] = "restart";
+    argv[n++] = "try-restart"; /* what does not run is not started */
     argv[n++] = "--";
     argv[n++] = unit;
     argv[n] = NULL;
