@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Kills the agent and the worker at steps of an apply and a rollback that their
-# journals know, and the command and the guest at moments spread over
+# Kills the agent, the guest and the worker at steps of an apply and a rollback
+# that their journals know, and the command and the guest at moments spread over
 # it.  No group is ever between old and new, and the same command finishes.
 # In `make check` at the steps that matter most; LONG=1: at each step, in both
 # directions, and at more moments.
@@ -21,6 +21,9 @@ mapfile -t worker_steps < <(grep -oh 'hv_stop_at("[^"]*")' "$top"/hv/*.c | cut -
 if [ -z "${LONG-}" ]; then
     agent_steps=(stage-written prepared commit-marked commit-renamed commit-dpkg)
     worker_steps=(staged committed guest-committed)
+    power_steps=(staged prepared commit-renamed)
+else
+    power_steps=("${agent_steps[@]}")
 fi
 
 now_ms() { date +%s%3N; }
@@ -67,6 +70,21 @@ agent_dies_at() {
     aftermath "agent dies at $1" "$r"
 }
 
+# The guest is reset in the moment in which its agent dies: what it had not
+# written is lost.
+power_dies_at() {
+    local r
+    next
+    guest g "echo --debug-stop $1 >/run/agent-args; touch /run/agent-cuts-power; kill -9 \$(pidof blksub-agent)"
+    wait_for 60 guest g 'pidof blksub-agent && [ ! -e /run/agent-args ]' 20
+    agent_up g
+    r=$(disturbed)
+    wait_up g
+    # A step that this direction does not have: power stays on.
+    guest g 'rm -f /run/agent-cuts-power'
+    aftermath "power cut at $1" "$r"
+}
+
 worker_dies_at() {
     local r
     next
@@ -99,6 +117,7 @@ strike_at() { # command|guest|worker|agent MILLISECONDS
 for round in 1 ${LONG:+2}; do
     for step in "${agent_steps[@]}"; do agent_dies_at "$step"; done
     [ -z "${LONG-}" ] || for step in "${agent_steps[@]}"; do agent_dies_at "$step:5"; done
+    for step in "${power_steps[@]}"; do power_dies_at "$step"; done
     for step in "${worker_steps[@]}"; do worker_dies_at "$step"; done
     # The second round goes the other way at each step.
     if [ "$round" = 1 ] && [ -n "${LONG-}" ]; then
