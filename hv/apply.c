@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,12 +17,22 @@
 #define ABORT_LIMIT_MS 60000u /* undoing is a matter of unlinking */
 #define MAX_CONFLICTS 10000   /* in a report */
 
+/* For tests, blksub-control(7): "STEP" dies there, "pause:STEP" stops there
+ * the first time, until a SIGCONT. */
 void hv_stop_at(const char *step)
 {
+    static const char pause_word[] = "pause:";
+    static atomic_flag paused = ATOMIC_FLAG_INIT;
     const char *want = getenv("BLKSUB_WORKER_STOP");
 
-    if (want && strcmp(want, step) == 0)
+    if (!want)
+        return;
+    if (strcmp(want, step) == 0)
         raise(SIGKILL);
+    if (strncmp(want, pause_word, strlen(pause_word)) == 0 &&
+        strcmp(want + strlen(pause_word), step) == 0 &&
+        !atomic_flag_test_and_set(&paused))
+        raise(SIGSTOP);
 }
 
 void apply_progress(struct apply *a, const char *stage, uint64_t done,

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Kills the agent, the guest and the worker at steps of an apply and a rollback
-# that their journals know, and the command and the guest at moments spread over
-# it.  No group is ever between old and new, and the same command finishes.
+# Kills the agent, the guest, the worker and the command at steps of an apply and
+# a rollback that the journals know, and the command and the guest at moments
+# spread over it.  No group is ever between old and new, and the same command finishes.
 # In `make check` at the steps that matter most; LONG=1: at each step, in both
 # directions, and at more moments.
 here=$(dirname "$0")
@@ -97,6 +97,25 @@ worker_dies_at() {
     aftermath "worker dies at $1" "$r"
 }
 
+worker_is_paused() { grep -q '^State:.*stopped' "/proc/$(worker_pid g)/status"; }
+
+# The worker waits at the step while the command dies.
+command_dies_at() {
+    local pid r=0
+    next
+    kill_worker g
+    BLKSUB_WORKER_STOP=pause:$1 start_worker g
+    agent_up g
+    timeout 300 "$B/blksub" $command "$W/p1" --volume g >"$W/job.log" 2>&1 </dev/null &
+    pid=$!
+    # A job may have no such step; then it ends by itself.
+    wait_for 120 eval "worker_is_paused || gone $pid"
+    kill -9 $pid 2>/dev/null || true
+    kill -CONT "$(worker_pid g)"
+    wait $pid || r=$?
+    aftermath "command dies at $1" $r
+}
+
 strike_at() { # command|guest|worker|agent MILLISECONDS
     local pid r=0
     next
@@ -119,6 +138,7 @@ for round in 1 ${LONG:+2}; do
     [ -z "${LONG-}" ] || for step in "${agent_steps[@]}"; do agent_dies_at "$step:5"; done
     for step in "${power_steps[@]}"; do power_dies_at "$step"; done
     for step in "${worker_steps[@]}"; do worker_dies_at "$step"; done
+    for step in "${worker_steps[@]}"; do command_dies_at "$step"; done
     # The second round goes the other way at each step.
     if [ "$round" = 1 ] && [ -n "${LONG-}" ]; then
         next
