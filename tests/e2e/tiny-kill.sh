@@ -81,7 +81,7 @@ power_dies_at() {
     r=$(disturbed)
     wait_up g
     # A step that this direction does not have: power stays on.
-    guest g 'rm -f /run/agent-cuts-power'
+    guest g 'rm -f /run/agent-armed'
     aftermath "power cut at $1" "$r"
 }
 

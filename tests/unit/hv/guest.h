@@ -91,7 +91,8 @@ struct guest {
     size_t raw_len;
     bool no_tokens, no_extents, not_token_fs;
     uint8_t stanza_match[G_MAX]; /* 0 = FROM */
-    void (*on_request)(struct guest *g, uint16_t type); /* before it is done */
+    /* Before it is done; tests change it while the guest runs. */
+    void (*_Atomic on_request)(struct guest *g, uint16_t type);
     void *opaque;
 
     bool refuse_now;
@@ -529,14 +530,16 @@ static inline bool g_answer(struct guest *g, int fd, const struct wire_frame *f,
                             const uint8_t *payload)
 {
     static uint8_t out[WIRE_PAYLOAD_MAX];
+    void (*on_request)(struct guest *guest, uint16_t type);
     enum g_lie lie = G_HONEST;
     struct wire_r r;
     struct wire_w w;
     uint16_t type;
 
     g->counts[f->type & 255]++;
-    if (g->on_request)
-        g->on_request(g, f->type);
+    on_request = atomic_load(&g->on_request);
+    if (on_request)
+        on_request(g, f->type);
     if (atomic_load(&g->lie_nth) > 0 && f->type == g->lie_to &&
         atomic_fetch_sub(&g->lie_nth, 1) == 1)
         lie = g->lie;
