@@ -3,7 +3,6 @@
  * needs to be running. */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -104,25 +103,17 @@ static void print_table(const json_t *list)
 int cmd_log(struct cmd_ctx *ctx, int argc, char **argv)
 {
     static const char usage[] = "blksub log [--volume VOLUME]";
-    static const struct option opts[] = {
-        { "volume", required_argument, NULL, 'v' },
-        { NULL, 0, NULL, 0 },
-    };
     struct bstore_volume_info *infos = NULL;
     struct bstore *store = NULL;
     struct bs_err err = { 0 };
     const char *volume = NULL;
     json_t *all, *list;
     size_t i, n = 0;
-    int c, r;
+    int r;
 
-    while ((c = getopt_long(argc, argv, "v:", opts, NULL)) != -1) {
-        if (c != 'v')
-            return cmd_usage(usage);
-        volume = optarg;
-    }
-    if (argc != optind)
-        return cmd_usage(usage);
+    r = cmd_only_volume(argc, argv, usage, &volume);
+    if (r)
+        return r;
     r = cmd_open_store(ctx, false, &store);
     if (r)
         return r;

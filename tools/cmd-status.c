@@ -2,7 +2,6 @@
 /* blksub status: what the workers say, beside what the store knows of volumes
  * that nobody serves. */
 #include <errno.h>
-#include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -274,25 +273,17 @@ static void print_detail(struct bstore *store, const json_t *v)
 int cmd_status(struct cmd_ctx *ctx, int argc, char **argv)
 {
     static const char usage[] = "blksub status [--volume VOLUME]";
-    static const struct option opts[] = {
-        { "volume", required_argument, NULL, 'v' },
-        { NULL, 0, NULL, 0 },
-    };
     struct bstore_volume_info *infos = NULL;
     struct bstore *store = NULL;
     struct bs_err err = { 0 };
     const char *volume = NULL;
     json_t *volumes;
     size_t i, n = 0;
-    int c, r;
+    int r;
 
-    while ((c = getopt_long(argc, argv, "v:", opts, NULL)) != -1) {
-        if (c != 'v')
-            return cmd_usage(usage);
-        volume = optarg;
-    }
-    if (argc != optind)
-        return cmd_usage(usage);
+    r = cmd_only_volume(argc, argv, usage, &volume);
+    if (r)
+        return r;
     r = cmd_open_store(ctx, false, &store);
     if (r)
         return r;

@@ -63,6 +63,23 @@ int cmd_usage(const char *usage_line)
     return CMD_USAGE;
 }
 
+int cmd_only_volume(int argc, char **argv, const char *usage_line,
+                    const char **volume)
+{
+    static const struct option opts[] = {
+        { "volume", required_argument, NULL, 'v' },
+        { NULL, 0, NULL, 0 },
+    };
+    int c;
+
+    while ((c = getopt_long(argc, argv, "v:", opts, NULL)) != -1) {
+        if (c != 'v')
+            return cmd_usage(usage_line);
+        *volume = optarg;
+    }
+    return argc == optind ? CMD_OK : cmd_usage(usage_line);
+}
+
 int cmd_operands(int argc, char **argv, int min, int max, const char *usage_line)
 {
     static const struct option none[] = { { NULL, 0, NULL, 0 } };

@@ -54,6 +54,10 @@ int cmd_usage(const char *usage_line);
 /* For a command without options: parses argv, which must hold min to max
  * operands, argv[optind] the first.  CMD_OK or cmd_usage(). */
 int cmd_operands(int argc, char **argv, int min, int max, const char *usage_line);
+/* For a command whose only option is --volume: *volume (borrowed from argv), or
+ * as it was.  CMD_OK or cmd_usage(). */
+int cmd_only_volume(int argc, char **argv, const char *usage_line,
+                    const char **volume);
 /* The second word of a command: the list ends with a NULL name. */
 struct cmd_sub {
     const char *name;
