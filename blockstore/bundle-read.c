@@ -180,9 +180,9 @@ int bstore_bundle_open(const char *path, const struct bstore_pubkey *keys,
     int fd, r;
 
     /* O_NONBLOCK: a FIFO is refused, not waited for. */
-    fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    fd = bs_file_open(AT_FDCWD, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC, 0);
     if (fd < 0)
-        return bs_fail_errno(err, errno, "%s: cannot open", path);
+        return bs_fail_errno(err, -fd, "%s: cannot open", path);
     r = bundle_open_fd(fd, keys, n_keys, out, err);
     return r < 0 ? bs_prefix(err, r, "%s", path) : 0;
 }

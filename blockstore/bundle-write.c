@@ -51,9 +51,10 @@ static int open_folder(struct bstore_bundle_writer *w, struct bs_err *err)
                                            : (size_t)(slash - w->path));
     if (!folder)
         return bs_fail(err, ENOMEM, "no memory");
-    w->dirfd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    w->dirfd = bs_file_open(AT_FDCWD, folder,
+                            O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (w->dirfd < 0)
-        r = bs_fail_errno(err, errno, "%s: cannot open the folder", folder);
+        r = bs_fail_errno(err, -w->dirfd, "%s: cannot open the folder", folder);
     free(folder);
     return r;
 }
@@ -64,15 +65,16 @@ static int open_unnamed(struct bstore_bundle_writer *w, struct bs_err *err)
     char tmp[BSTORE_TMP_NAME];
     int fd;
 
-    fd = openat(w->dirfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) {
+    fd = bs_file_open(w->dirfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd == -EOPNOTSUPP || fd == -EISDIR) {
         bstore_tmp_name(tmp);
-        fd = openat(w->dirfd, tmp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        fd = bs_file_open(w->dirfd, tmp,
+                          O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
         if (fd >= 0)
-            unlinkat(w->dirfd, tmp, 0);
+            (void)bs_file_unlink(w->dirfd, tmp);
     }
     if (fd < 0)
-        return bs_fail_errno(err, errno, "%s: cannot create", w->path);
+        return bs_fail_errno(err, -fd, "%s: cannot create", w->path);
     w->clusters_fd = fd;
     return 0;
 }
@@ -128,7 +130,7 @@ void bstore_bundle_writer_free(struct bstore_bundle_writer *w)
     if (w->clusters_fd >= 0)
         close(w->clusters_fd);
     if (w->tmp[0])
-        unlinkat(w->dirfd, w->tmp, 0);
+        (void)bs_file_unlink(w->dirfd, w->tmp);
     if (w->dirfd >= 0)
         close(w->dirfd);
     free(w->index);
@@ -308,11 +310,11 @@ static int write_file(struct bstore_bundle_writer *w,
     int fd, r;
 
     bstore_tmp_name(w->tmp);
-    fd = openat(w->dirfd, w->tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
-                0644);
+    fd = bs_file_open(w->dirfd, w->tmp,
+                      O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (fd < 0) {
         w->tmp[0] = '\0';
-        return bs_fail_errno(err, errno, "%s: cannot create", w->path);
+        return bs_fail_errno(err, -fd, "%s: cannot create", w->path);
     }
     bundle_header_encode(h, head);
     r = bs_file_write(fd, head, sizeof(head), 0);

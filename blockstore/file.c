@@ -11,22 +11,51 @@
 
 #include "bs/file.h"
 
+static int sys_openat(int dirfd, const char *name, int flags, mode_t mode)
+{
+    return openat(dirfd, name, flags, mode);
+}
+
 static const struct bs_file_ops system_calls = {
+    .openat = sys_openat,
     .pread = pread,
     .pwrite = pwrite,
     .fdatasync = fdatasync,
     .fsync = fsync,
     .ftruncate = ftruncate,
     .fallocate = fallocate,
+    .fchmod = fchmod,
+    .mkdirat = mkdirat,
     .renameat = renameat,
     .unlinkat = unlinkat,
 };
 
 static const struct bs_file_ops *ops = &system_calls;
 
+#define OR_SYSTEM(member) \
+    if (!mixed.member)    \
+    mixed.member = system_calls.member
+
 void bs_file_set_ops(const struct bs_file_ops *to)
 {
-    ops = to ? to : &system_calls;
+    static struct bs_file_ops mixed;
+
+    ops = &system_calls;
+    if (!to)
+        return;
+    mixed = *to;
+    OR_SYSTEM(openat);
+    OR_SYSTEM(pread);
+    OR_SYSTEM(pwrite);
+    OR_SYSTEM(fdatasync);
+    OR_SYSTEM(fsync);
+    OR_SYSTEM(ftruncate);
+    OR_SYSTEM(fallocate);
+    OR_SYSTEM(fchmod);
+    OR_SYSTEM(mkdirat);
+    OR_SYSTEM(renameat);
+    OR_SYSTEM(unlinkat);
+    ops = &mixed;
 }
 
 /* Moves as much as there is; *done tells how much. */
@@ -120,13 +149,73 @@ int bs_file_punch(int fd, uint64_t off, uint64_t len)
     return 0;
 }
 
+int bs_file_chmod(int fd, mode_t mode)
+{
+    return ops->fchmod(fd, mode) == 0 ? 0 : -errno;
+}
+
+/* ---- names ------------------------------------------------------------------ */
+
+int bs_file_open(int dirfd, const char *name, int flags, mode_t mode)
+{
+    int fd = ops->openat(dirfd, name, flags, mode);
+
+    return fd >= 0 ? fd : -errno;
+}
+
+int bs_file_mkdir(int dirfd, const char *name, mode_t mode)
+{
+    return ops->mkdirat(dirfd, name, mode) == 0 ? 0 : -errno;
+}
+
+int bs_file_rename(int dirfd, const char *old, const char *name)
+{
+    return ops->renameat(dirfd, old, dirfd, name) == 0 ? 0 : -errno;
+}
+
+int bs_file_unlink(int dirfd, const char *name)
+{
+    return ops->unlinkat(dirfd, name, 0) == 0 ? 0 : -errno;
+}
+
+int bs_file_rmdir(int dirfd, const char *name)
+{
+    return ops->unlinkat(dirfd, name, AT_REMOVEDIR) == 0 ? 0 : -errno;
+}
+
+int bs_file_sync_folder_of(const char *path)
+{
+    size_t len = strlen(path);
+    char *folder;
+    int fd, r;
+
+    while (len > 1 && path[len - 1] == '/')
+        len--;
+    while (len > 0 && path[len - 1] != '/')
+        len--;
+    while (len > 1 && path[len - 1] == '/')
+        len--;
+    folder = len ? strndup(path, len) : strdup(".");
+    if (!folder)
+        return -ENOMEM;
+    fd = r = bs_file_open(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC,
+                          0);
+    free(folder);
+    if (fd < 0)
+        return r;
+    r = bs_file_sync(fd);
+    close(fd);
+    return r;
+}
+
 int bs_file_publish(int dirfd, const char *old, const char *name,
                     struct bs_err *err)
 {
     int r;
 
-    if (ops->renameat(dirfd, old, dirfd, name) != 0)
-        return bs_fail_errno(err, errno, "cannot rename %s to %s", old, name);
+    r = bs_file_rename(dirfd, old, name);
+    if (r < 0)
+        return bs_fail_errno(err, -r, "cannot rename %s to %s", old, name);
     r = bs_file_sync(dirfd);
     if (r < 0)
         return bs_fail_errno(err, -r, "cannot sync the folder of %s", name);
@@ -143,10 +232,10 @@ int bs_file_replace(int dirfd, const char *name, const void *buf, size_t n,
     if (snprintf(tmp, sizeof(tmp), ".tmp-%ld-%s", (long)getpid(), name) >=
         (int)sizeof(tmp))
         return bs_fail(err, EINVAL, "%s: the name is too long", name);
-    (void)ops->unlinkat(dirfd, tmp, 0); /* of a process that died */
-    fd = openat(dirfd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    (void)bs_file_unlink(dirfd, tmp); /* of a process that died */
+    fd = bs_file_open(dirfd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (fd < 0)
-        return bs_fail_errno(err, errno, "cannot create %s", name);
+        return bs_fail_errno(err, -fd, "cannot create %s", name);
     r = bs_file_write(fd, buf, n, 0);
     if (r == 0)
         r = bs_file_sync(fd);
@@ -158,7 +247,7 @@ int bs_file_replace(int dirfd, const char *name, const void *buf, size_t n,
 out:
     close(fd);
     if (r < 0)
-        (void)ops->unlinkat(dirfd, tmp, 0);
+        (void)bs_file_unlink(dirfd, tmp);
     return r;
 }
 
@@ -171,9 +260,9 @@ int bs_file_slurp(int dirfd, const char *name, size_t max, char **buf,
     int fd = -1;
     int r;
 
-    fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    fd = bs_file_open(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOCTTY, 0);
     if (fd < 0)
-        return bs_fail_errno(err, errno, "cannot open %s", name);
+        return bs_fail_errno(err, -fd, "cannot open %s", name);
     if (fstat(fd, &st) != 0) {
         r = bs_fail_errno(err, errno, "cannot stat %s", name);
         goto out;

@@ -64,25 +64,29 @@ static int digest(struct import *im, struct bs_err *err)
 {
     int data_fd, digests_fd = -1, r;
 
-    data_fd = openat(im->mk.fd, "data", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    data_fd = bs_file_open(im->mk.fd, "data",
+                           O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0);
     if (data_fd < 0)
-        return bs_fail_errno(err, errno, "data: cannot open");
+        return bs_fail_errno(err, -data_fd, "data: cannot open");
     r = bs_file_truncate(data_fd, im->info.size_bytes);
     if (r < 0) {
         bs_fail_errno(err, -r, "data: cannot write");
         goto out;
     }
-    digests_fd = openat(im->mk.fd, "digests",
-                        O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
+    digests_fd = bs_file_open(im->mk.fd, "digests",
+                              O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
     if (digests_fd < 0) {
-        r = bs_fail_errno(err, errno, "digests: cannot create");
+        r = bs_fail_errno(err, -digests_fd, "digests: cannot create");
         goto out;
     }
     r = bstore_image_digest_blocks(data_fd, im->info.size_bytes, digests_fd,
                                    im->info.size_bytes, im->progress,
                                    &im->info.digest, err);
-    if (r == 0 && fchmod(data_fd, 0444) != 0)
-        r = bs_fail_errno(err, errno, "data: cannot make it read-only");
+    if (r == 0) {
+        r = bs_file_chmod(data_fd, 0444);
+        if (r < 0)
+            bs_fail_errno(err, -r, "data: cannot make it read-only");
+    }
     if (r == 0)
         r = bstore_sync_file(data_fd, "data", err);
     if (r == 0)
@@ -107,10 +111,11 @@ static int settle_known(struct import *im, const char *name,
         return bs_fail(err, EEXIST, "the image has the name %s already",
                        known->name);
     snprintf(known->name, sizeof(known->name), "%s", name);
-    fd = openat(im->mk.parent_fd, bstore_digest_to_hex(&known->digest, hex),
-                O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    fd = bs_file_open(im->mk.parent_fd,
+                      bstore_digest_to_hex(&known->digest, hex),
+                      O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (fd < 0)
-        return bs_fail_errno(err, errno, "%s: cannot open", hex);
+        return bs_fail_errno(err, -fd, "%s: cannot open", hex);
     r = bstore_image_meta_write(fd, known, err);
     close(fd);
     return r;

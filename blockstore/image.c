@@ -260,9 +260,10 @@ int bstore_image_open(struct bstore *store, const struct bstore_digest *digest,
         r = dirfd;
         goto out;
     }
-    image->fd = openat(dirfd, "data", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    image->fd = bs_file_open(dirfd, "data", O_RDONLY | O_NOFOLLOW | O_CLOEXEC,
+                             0);
     if (image->fd < 0) {
-        r = bs_fail_errno(err, errno, "image %s: cannot open", info.name);
+        r = bs_fail_errno(err, -image->fd, "image %s: cannot open", info.name);
         goto out;
     }
     *out = image;

@@ -228,43 +228,26 @@ void bstore_seckey_wipe(struct bstore_seckey *key)
     sodium_memzero(key, sizeof(*key));
 }
 
-static int sync_folder_of(const char *path)
-{
-    char *copy = strdup(path), *slash;
-    int fd, r;
-
-    if (!copy)
-        return -ENOMEM;
-    slash = strrchr(copy, '/');
-    if (slash)
-        slash[slash == copy] = '\0';
-    fd = open(slash ? copy : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    r = fd < 0 ? -errno : bs_file_sync(fd);
-    if (fd >= 0)
-        close(fd);
-    free(copy);
-    return r;
-}
-
 /* O_EXCL: neither half of a pair is ever replaced. */
 static int write_new(const char *path, mode_t mode, const char *text,
                      struct bs_err *err)
 {
     int fd, r;
 
-    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
-    if (fd < 0 && errno == EEXIST)
+    fd = bs_file_open(AT_FDCWD, path,
+                      O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+    if (fd == -EEXIST)
         return bs_fail(err, EEXIST, "%s: exists already", path);
     if (fd < 0)
-        return bs_fail_errno(err, errno, "%s: cannot create", path);
+        return bs_fail_errno(err, -fd, "%s: cannot create", path);
     r = bs_file_write(fd, text, strlen(text), 0);
     if (r == 0)
         r = bs_file_sync(fd);
     if (r == 0)
-        r = sync_folder_of(path);
+        r = bs_file_sync_folder_of(path);
     if (r < 0) {
         bs_fail_errno(err, -r, "%s: cannot write", path);
-        unlink(path);
+        (void)bs_file_unlink(AT_FDCWD, path);
     }
     close(fd);
     return r;
@@ -301,7 +284,7 @@ int bstore_keygen(const char *name, struct bs_err *err)
         goto out;
     r = write_new(pub_path, 0644, pub_text, err);
     if (r < 0)
-        unlink(sec_path);
+        (void)bs_file_unlink(AT_FDCWD, sec_path);
 out:
     sodium_memzero(bin, sizeof(bin));
     sodium_memzero(sec_b64, sizeof(sec_b64));

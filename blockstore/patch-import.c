@@ -32,10 +32,10 @@ struct import {
 
 static int create(struct import *im, const char *name, struct bs_err *err)
 {
-    int fd = openat(im->mk.fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC,
-                    0444);
+    int fd = bs_file_open(im->mk.fd, name,
+                          O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
 
-    return fd < 0 ? bs_fail_errno(err, errno, "%s: cannot create", name) : fd;
+    return fd < 0 ? bs_fail_errno(err, -fd, "%s: cannot create", name) : fd;
 }
 
 /* What is verified is the copy: nobody changes that under us. */
@@ -46,9 +46,9 @@ static int copy_bundle(struct import *im, const char *path, int *fd,
     struct stat st;
     int src, r = 0;
 
-    src = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    src = bs_file_open(AT_FDCWD, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC, 0);
     if (src < 0 || fstat(src, &st) != 0) {
-        r = bs_fail_errno(err, errno, "%s: cannot open", path);
+        r = bs_fail_errno(err, src < 0 ? -src : errno, "%s: cannot open", path);
         goto out;
     }
     bytes = (uint64_t)st.st_size;

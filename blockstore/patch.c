@@ -228,8 +228,11 @@ static int open_pool(struct bstore_patch *p, int dirfd, struct bs_err *err)
     const struct bstore_manifest *m = bstore_bundle_manifest(p->bundle);
     struct stat st;
 
-    p->pool_fd = openat(dirfd, "pool", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    if (p->pool_fd < 0 || fstat(p->pool_fd, &st) != 0)
+    p->pool_fd = bs_file_open(dirfd, "pool", O_RDONLY | O_NOFOLLOW | O_CLOEXEC,
+                              0);
+    if (p->pool_fd < 0)
+        return bs_fail_errno(err, -p->pool_fd, "pool: cannot open");
+    if (fstat(p->pool_fd, &st) != 0)
         return bs_fail_errno(err, errno, "pool: cannot open");
     if ((uint64_t)st.st_size != m->pool_blks * BUNDLE_BLK_BYTES)
         return bs_fail(err, EBADMSG, "pool: has %ju bytes, not %ju",
@@ -243,9 +246,9 @@ static int open_bundle(struct bstore_patch *p, int dirfd, struct bs_err *err)
     struct bstore_bundle_info info;
     int fd, r;
 
-    fd = openat(dirfd, "bundle", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    fd = bs_file_open(dirfd, "bundle", O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
     if (fd < 0)
-        return bs_fail_errno(err, errno, "bundle: cannot open");
+        return bs_fail_errno(err, -fd, "bundle: cannot open");
     r = bundle_open_fd(fd, &p->key, 1, &p->bundle, err);
     if (r < 0)
         return r;

@@ -22,6 +22,15 @@
 static const char format_text[] = "blksub-store 1\n";
 static const char *const subdirs[] = { "keys", "images", "patches", "volumes" };
 
+static int make_one(const char *path, mode_t mode, struct bs_err *err)
+{
+    int r = bs_file_mkdir(AT_FDCWD, path, mode);
+
+    if (r < 0 && r != -EEXIST)
+        return bs_fail_errno(err, -r, "%s: cannot make the folder", path);
+    return 0;
+}
+
 /* As mkdir -p, but that the store itself is for its owner only: golden images
  * hold what a guest's root alone may read. */
 static int make_folder(const char *path, struct bs_err *err)
@@ -36,12 +45,11 @@ static int make_folder(const char *path, struct bs_err *err)
         if (*p != '/')
             continue;
         *p = '\0';
-        if (mkdir(copy, 0755) != 0 && errno != EEXIST)
-            r = bs_fail_errno(err, errno, "%s: cannot make the folder", copy);
+        r = make_one(copy, 0755, err);
         *p = '/';
     }
-    if (r == 0 && mkdir(path, 0700) != 0 && errno != EEXIST)
-        r = bs_fail_errno(err, errno, "%s: cannot make the folder", path);
+    if (r == 0)
+        r = make_one(path, 0700, err);
     free(copy);
     return r;
 }
@@ -82,13 +90,15 @@ static int make_store(struct bstore *store, struct bs_err *err)
     r = check_empty(store, err);
     if (r < 0)
         return r;
-    for (i = 0; i < N_ELEMS(subdirs); i++)
-        if (mkdirat(store->dirfd, subdirs[i], 0755) != 0 && errno != EEXIST)
-            return bs_fail_errno(err, errno, "%s/%s: cannot make the folder",
+    for (i = 0; i < N_ELEMS(subdirs); i++) {
+        r = bs_file_mkdir(store->dirfd, subdirs[i], 0755);
+        if (r < 0 && r != -EEXIST)
+            return bs_fail_errno(err, -r, "%s/%s: cannot make the folder",
                                  store->path, subdirs[i]);
-    fd = openat(store->dirfd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    }
+    fd = bs_file_open(store->dirfd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (fd < 0)
-        return bs_fail_errno(err, errno, "%s/lock: cannot make it",
+        return bs_fail_errno(err, -fd, "%s/lock: cannot make it",
                              store->path);
     close(fd);
     return bs_file_replace(store->dirfd, "format", format_text,
@@ -145,9 +155,10 @@ int bstore_open(const char *path, int flags, struct bstore **out,
         if (r < 0)
             goto out;
     }
-    store->dirfd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    store->dirfd = bs_file_open(AT_FDCWD, path,
+                                O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (store->dirfd < 0) {
-        r = bs_fail_errno(err, errno, "%s: cannot open the store", path);
+        r = bs_fail_errno(err, -store->dirfd, "%s: cannot open the store", path);
         goto out;
     }
     r = check_format(store, flags, err);
@@ -186,11 +197,11 @@ const char *bstore_path(const struct bstore *store)
 int bstore_opendir(const struct bstore *store, const char *sub,
                    struct bs_err *err)
 {
-    int fd = openat(store->dirfd, sub,
-                    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = bs_file_open(store->dirfd, sub,
+                          O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
 
     if (fd < 0)
-        return bs_fail_errno(err, errno, "%s/%s: cannot open", store->path,
+        return bs_fail_errno(err, -fd, "%s/%s: cannot open", store->path,
                              sub);
     return fd;
 }
@@ -240,12 +251,12 @@ int bstore_sync_file(int fd, const char *what, struct bs_err *err)
  * caught between its creation and its flock. */
 static bool is_left_over(int parent, const char *name)
 {
-    int fd = openat(parent, name,
-                    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = bs_file_open(parent, name,
+                          O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
     bool left;
 
     if (fd < 0)
-        return errno == ENOTDIR; /* small files are made under the lock */
+        return fd == -ENOTDIR; /* small files are made under the lock */
     left = flock(fd, LOCK_EX | LOCK_NB) == 0;
     close(fd);
     return left;
@@ -295,9 +306,9 @@ int bstore_lock(struct bstore *store, struct bs_err *err)
     if (r < 0)
         return bs_fail(err, EBUSY, "%s: this process is changing the store",
                        store->path);
-    fd = openat(store->dirfd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    fd = bs_file_open(store->dirfd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (fd < 0) {
-        r = bs_fail_errno(err, errno, "%s/lock: cannot open", store->path);
+        r = bs_fail_errno(err, -fd, "%s/lock: cannot open", store->path);
         goto out;
     }
     r = flock_until(fd, &deadline);
@@ -366,18 +377,24 @@ void bstore_tmp_name(char name[BSTORE_TMP_NAME])
 static int make_begin_locked(struct bstore *store, const char *sub,
                              struct bstore_making *mk, struct bs_err *err)
 {
+    int r;
+
     mk->parent_fd = bstore_opendir(store, sub, err);
     if (mk->parent_fd < 0)
         return mk->parent_fd;
     bstore_tmp_name(mk->name);
-    if (mkdirat(mk->parent_fd, mk->name, 0755) != 0) {
+    r = bs_file_mkdir(mk->parent_fd, mk->name, 0755);
+    if (r < 0) {
         mk->name[0] = '\0';
-        return bs_fail_errno(err, errno, "%s/%s: cannot make a folder",
+        return bs_fail_errno(err, -r, "%s/%s: cannot make a folder",
                              store->path, sub);
     }
-    mk->fd = openat(mk->parent_fd, mk->name,
-                    O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (mk->fd < 0 || flock(mk->fd, LOCK_EX | LOCK_NB) != 0)
+    mk->fd = bs_file_open(mk->parent_fd, mk->name,
+                          O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (mk->fd < 0)
+        return bs_fail_errno(err, -mk->fd, "%s/%s: cannot open a folder",
+                             store->path, sub);
+    if (flock(mk->fd, LOCK_EX | LOCK_NB) != 0)
         return bs_fail_errno(err, errno, "%s/%s: cannot lock a folder",
                              store->path, sub);
     return 0;
@@ -426,9 +443,10 @@ void bstore_remove_tree(int dirfd, const char *name)
     DIR *d;
     int fd;
 
-    if (unlinkat(dirfd, name, 0) == 0)
+    if (bs_file_unlink(dirfd, name) == 0)
         return;
-    fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    fd = bs_file_open(dirfd, name,
+                      O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
     d = fd < 0 ? NULL : fdopendir(fd);
     if (!d) {
         if (fd >= 0)
@@ -439,7 +457,7 @@ void bstore_remove_tree(int dirfd, const char *name)
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
             bstore_remove_tree(fd, e->d_name);
     closedir(d);
-    unlinkat(dirfd, name, AT_REMOVEDIR);
+    (void)bs_file_rmdir(dirfd, name);
 }
 
 int bstore_retire(const struct bstore *store, const char *sub, const char *name,

@@ -330,11 +330,13 @@ int vol_rewrite_log_locked(struct bstore_volume *v, struct bs_err *err)
     randombytes_buf(h.id, sizeof(h.id));
     h.first_batch = v->next_batch;
     h.clear = 0;
-    if (unlinkat(v->dirfd, NEW_LOG, 0) != 0 && errno != ENOENT)
-        return bs_fail_errno(err, errno, "%s: cannot remove " NEW_LOG, v->name);
-    fd = openat(v->dirfd, NEW_LOG, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    r = bs_file_unlink(v->dirfd, NEW_LOG);
+    if (r < 0 && r != -ENOENT)
+        return bs_fail_errno(err, -r, "%s: cannot remove " NEW_LOG, v->name);
+    fd = bs_file_open(v->dirfd, NEW_LOG,
+                      O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
-        return bs_fail_errno(err, errno, "%s: cannot create a log", v->name);
+        return bs_fail_errno(err, -fd, "%s: cannot create a log", v->name);
     r = write_new_log(v, fd, &b, &h, &bytes);
     if (r == 0) {
         /* Chunks that nobody has flushed are in the new log as well. */

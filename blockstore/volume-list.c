@@ -24,9 +24,9 @@ static int replay_once(int dirfd, uint64_t size_blk, struct vol_state **s,
     size_t len = 0;
     int fd, r;
 
-    fd = openat(dirfd, "log", O_RDONLY | O_CLOEXEC);
+    fd = bs_file_open(dirfd, "log", O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0)
-        return bs_fail_errno(err, errno, "cannot open log");
+        return bs_fail_errno(err, -fd, "cannot open log");
     r = vol_read_log(fd, &buf, &len, err);
     if (r == 0)
         r = vol_replay(buf, len, size_blk, s, err);

@@ -32,9 +32,9 @@ static int open_source(struct bstore_volume *v, const struct vol_source_id *id,
     bstore_digest_to_hex(&id->digest, hex);
     snprintf(path, sizeof(path), id->is_image ? "images/%s/data"
                                               : "patches/%s/pool", hex);
-    fd = openat(bstore_dirfd(v->store), path, O_RDONLY | O_CLOEXEC);
+    fd = bs_file_open(bstore_dirfd(v->store), path, O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0)
-        return bs_fail_errno(err, errno, "%s: cannot open %s", v->name, path);
+        return bs_fail_errno(err, -fd, "%s: cannot open %s", v->name, path);
     return fd;
 }
 

@@ -86,9 +86,10 @@ int vol_meta_read(int dirfd, struct vol_meta *m, struct bs_err *err)
 /* The folder of all volumes, made when it is the first. */
 int vol_open_volumes(struct bstore *store, struct bs_err *err)
 {
-    if (mkdirat(store->dirfd, "volumes", 0755) != 0 && errno != EEXIST &&
-        errno != EROFS)
-        return bs_fail_errno(err, errno, "%s/volumes: cannot make the folder",
+    int r = bs_file_mkdir(store->dirfd, "volumes", 0755);
+
+    if (r < 0 && r != -EEXIST && r != -EROFS)
+        return bs_fail_errno(err, -r, "%s/volumes: cannot make the folder",
                              store->path);
     return bstore_opendir(store, "volumes", err);
 }
@@ -104,11 +105,12 @@ int vol_open_dir(struct bstore *store, const char *name, struct bs_err *err)
     all = vol_open_volumes(store, err);
     if (all < 0)
         return all;
-    fd = openat(all, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0 && errno == ENOENT)
+    fd = bs_file_open(all, name,
+                      O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+    if (fd == -ENOENT)
         fd = bs_fail(err, ENOENT, "no volume %s", name);
     else if (fd < 0)
-        fd = bs_fail_errno(err, errno, "volume %s: cannot open", name);
+        fd = bs_fail_errno(err, -fd, "volume %s: cannot open", name);
     close(all);
     return fd;
 }
@@ -121,9 +123,9 @@ int vol_take_lock(int dirfd, const char *name, bool shared, int wait_ms,
     static const struct timespec pause = { .tv_nsec = 10 * 1000 * 1000 };
     int fd, r;
 
-    fd = openat(dirfd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    fd = bs_file_open(dirfd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)
-        return bs_fail_errno(err, errno, "volume %s: cannot open its lock",
+        return bs_fail_errno(err, -fd, "volume %s: cannot open its lock",
                              name);
     for (;; wait_ms -= 10) {
         if (flock(fd, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0)
@@ -162,9 +164,10 @@ static int create_file(int dirfd, const char *name, const void *buf, size_t n,
 {
     int fd, r;
 
-    fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    fd = bs_file_open(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+                      0600);
     if (fd < 0)
-        return bs_fail_errno(err, errno, "cannot create %s", name);
+        return bs_fail_errno(err, -fd, "cannot create %s", name);
     r = bs_file_write(fd, buf, n, 0);
     if (r == 0 && size > n)
         r = bs_file_truncate(fd, size);

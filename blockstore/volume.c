@@ -96,10 +96,12 @@ static int open_image(struct bstore_volume *v, const struct vol_meta *m,
         return r;
     v->image_fd = bstore_image_fd(v->image);
     v->image_blk = bstore_image_size_bytes(v->image) / BLK;
-    v->data_fd = openat(v->dirfd, "data",
-                        (v->rdonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
-    if (v->data_fd < 0 || fstat(v->data_fd, &st) != 0)
-        return bs_fail_errno(err, errno, "cannot open data");
+    v->data_fd = bs_file_open(v->dirfd, "data",
+                              (v->rdonly ? O_RDONLY : O_RDWR) | O_CLOEXEC, 0);
+    if (v->data_fd < 0)
+        return bs_fail_errno(err, -v->data_fd, "cannot open data");
+    if (fstat(v->data_fd, &st) != 0)
+        return bs_fail_errno(err, errno, "cannot stat data");
     if ((uint64_t)st.st_size < v->size_bytes)
         return bs_fail(err, EBADMSG, "data: has %" PRIu64 " bytes, not %" PRIu64,
                        (uint64_t)st.st_size, v->size_bytes);
@@ -114,11 +116,11 @@ static int read_state(struct bstore_volume *v, struct vol_state **s,
     int r;
 
     if (!v->rdonly) /* of a compaction that was cut short */
-        (void)unlinkat(v->dirfd, ".tmp-log", 0);
-    v->log_fd = openat(v->dirfd, "log",
-                       (v->rdonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+        (void)bs_file_unlink(v->dirfd, ".tmp-log");
+    v->log_fd = bs_file_open(v->dirfd, "log",
+                             (v->rdonly ? O_RDONLY : O_RDWR) | O_CLOEXEC, 0);
     if (v->log_fd < 0)
-        return bs_fail_errno(err, errno, "cannot open log");
+        return bs_fail_errno(err, -v->log_fd, "cannot open log");
     r = vol_read_log(v->log_fd, &buf, &len, err);
     if (r == 0)
         r = vol_replay(buf, len, v->size_blk, s, err);

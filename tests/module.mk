@@ -82,9 +82,10 @@ $(T)/alone/%.ok: % $(FLAGS_FILE)
 		-x c -include $< -fsyntax-only /dev/null && touch $@
 .PHONY: headers-alone
 
-# overlay-map does no I/O: it may import only these.
-purity: $(B)/libomap.a
+# overlay-map does no I/O; blockstore does its through file.c.
+purity: $(B)/libomap.a $(B)/libbstore.a
 	$(Q)tests/purity $(B)/libomap.a
+	$(Q)tests/file-layer $(B)/libbstore.a
 .PHONY: purity
 
 JOBS ?= $(shell nproc)

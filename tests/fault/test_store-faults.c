@@ -17,6 +17,11 @@ static bool fails(void)
     return true;
 }
 
+static int f_openat(int dirfd, const char *name, int flags, mode_t mode)
+{
+    return fails() ? -1 : openat(dirfd, name, flags, mode);
+}
+
 static ssize_t f_pread(int fd, void *buf, size_t n, off_t off)
 {
     return fails() ? -1 : pread(fd, buf, n, off);
@@ -47,6 +52,16 @@ static int f_fallocate(int fd, int mode, off_t off, off_t len)
     return fails() ? -1 : fallocate(fd, mode, off, len);
 }
 
+static int f_fchmod(int fd, mode_t mode)
+{
+    return fails() ? -1 : fchmod(fd, mode);
+}
+
+static int f_mkdirat(int dirfd, const char *name, mode_t mode)
+{
+    return fails() ? -1 : mkdirat(dirfd, name, mode);
+}
+
 static int f_renameat(int old_dir, const char *old, int new_dir,
                       const char *name)
 {
@@ -59,8 +74,10 @@ static int f_unlinkat(int dirfd, const char *name, int flags)
 }
 
 static const struct bs_file_ops faulty = {
-    f_pread, f_pwrite, f_fdatasync, f_fsync,
-    f_ftruncate, f_fallocate, f_renameat, f_unlinkat,
+    .openat = f_openat, .pread = f_pread, .pwrite = f_pwrite,
+    .fdatasync = f_fdatasync, .fsync = f_fsync, .ftruncate = f_ftruncate,
+    .fallocate = f_fallocate, .fchmod = f_fchmod, .mkdirat = f_mkdirat,
+    .renameat = f_renameat, .unlinkat = f_unlinkat,
 };
 
 /* ---- what is done under it ------------------------------------------------------ */

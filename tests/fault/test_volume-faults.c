@@ -85,6 +85,16 @@ static int l_fallocate(int fd, int mode, off_t off, off_t len)
     return fails() && fail_with ? -1 : fallocate(fd, mode, off, len);
 }
 
+static int l_openat(int dirfd, const char *name, int flags, mode_t mode)
+{
+    return fails() && fail_with ? -1 : openat(dirfd, name, flags, mode);
+}
+
+static int l_unlinkat(int dirfd, const char *name, int flags)
+{
+    return fails() && fail_with ? -1 : unlinkat(dirfd, name, flags);
+}
+
 static int l_renameat(int a, const char *old, int b, const char *name)
 {
     return fails() && fail_with ? -1 : renameat(a, old, b, name);
@@ -93,7 +103,7 @@ static int l_renameat(int a, const char *old, int b, const char *name)
 static const struct bs_file_ops layer = {
     .pread = l_pread, .pwrite = l_pwrite, .fdatasync = l_fdatasync,
     .fsync = l_fsync, .ftruncate = l_ftruncate, .fallocate = l_fallocate,
-    .renameat = l_renameat, .unlinkat = unlinkat,
+    .openat = l_openat, .renameat = l_renameat, .unlinkat = l_unlinkat,
 };
 
 /* ---- the story --------------------------------------------------------------- */

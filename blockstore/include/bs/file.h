@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* bs/file.h: the system calls through which blockstore touches disks.
  *
- * All of blockstore's file I/O that matters for durability goes through
- * bs_file_ops, so that tests put a layer under it that fails the n-th call,
- * shortens transfers, runs out of space or loses power.  Production never
- * sets it.  Short transfers and EINTR are hidden here: a bs_file_* call moves
- * all bytes or returns an error.  Threads: as the system calls. */
+ * All of blockstore's calls that open a file, or change one, its name or its
+ * mode, go through bs_file_ops (tests/file-layer sees to it), so that tests put
+ * a layer under it that fails the n-th call, shortens transfers, runs out of
+ * space or loses power.  Production never sets it.  Short transfers and EINTR
+ * are hidden here: a bs_file_* call moves all bytes or returns an error.
+ * Threads: as the system calls. */
 #ifndef BS_FILE_H
 #define BS_FILE_H
 
@@ -17,17 +18,21 @@
 #include "bs/err.h"
 
 struct bs_file_ops {
+    int (*openat)(int dirfd, const char *name, int flags, mode_t mode);
     ssize_t (*pread)(int fd, void *buf, size_t n, off_t off);
     ssize_t (*pwrite)(int fd, const void *buf, size_t n, off_t off);
     int (*fdatasync)(int fd);
     int (*fsync)(int fd);
     int (*ftruncate)(int fd, off_t len);
     int (*fallocate)(int fd, int mode, off_t off, off_t len);
+    int (*fchmod)(int fd, mode_t mode);
+    int (*mkdirat)(int dirfd, const char *name, mode_t mode);
     int (*renameat)(int old_dir, const char *old, int new_dir, const char *name);
     int (*unlinkat)(int dir, const char *name, int flags);
 };
 
-/* NULL: the system calls themselves.  Set before any thread runs. */
+/* NULL, or a member that is NULL: the system call itself.  ops is copied.  Set
+ * before any thread runs. */
 void bs_file_set_ops(const struct bs_file_ops *ops);
 
 /* 0 or negative errno.  bs_file_read: bytes beyond the end of the file are an
@@ -39,6 +44,18 @@ int bs_file_datasync(int fd);
 int bs_file_sync(int fd);
 int bs_file_truncate(int fd, uint64_t len);
 int bs_file_punch(int fd, uint64_t off, uint64_t len); /* -> a hole */
+int bs_file_chmod(int fd, mode_t mode);
+
+/* As openat(2) and its kin, but the fd, or 0, or negative errno; dirfd may be
+ * AT_FDCWD.  mode matters with O_CREAT only.  What was made, renamed or removed
+ * is so for good when its folder has been synced, not before. */
+int bs_file_open(int dirfd, const char *name, int flags, mode_t mode);
+int bs_file_mkdir(int dirfd, const char *name, mode_t mode);
+int bs_file_rename(int dirfd, const char *old, const char *name);
+int bs_file_unlink(int dirfd, const char *name);
+int bs_file_rmdir(int dirfd, const char *name);
+/* Syncs the folder in which path has its name. */
+int bs_file_sync_folder_of(const char *path);
 
 /* The durable replacement of a small file: write a hidden temporary in dirfd,
  * fsync, rename over name, fsync dirfd. */

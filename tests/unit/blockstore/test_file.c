@@ -84,9 +84,8 @@ static struct bs_file_ops slow;
 static void use_slow(void)
 {
     slow = (struct bs_file_ops){
-        .pread = slow_pread, .pwrite = slow_pwrite, .fdatasync = fdatasync,
-        .fsync = fsync, .ftruncate = slow_ftruncate, .fallocate = fallocate,
-        .renameat = renameat, .unlinkat = unlinkat,
+        .pread = slow_pread, .pwrite = slow_pwrite,
+        .ftruncate = slow_ftruncate, /* the rest are the system calls */
     };
     bs_file_set_ops(&slow);
 }
@@ -184,14 +183,59 @@ START_TEST(a_replace_that_fails_leaves_the_old_file_alone)
     ck_assert_int_eq(bs_file_replace(dirfd_, "m", "one", 3, &err), 0);
     use_slow();
     slow.fsync = failing_sync;
+    bs_file_set_ops(&slow);
     ck_assert_int_eq(bs_file_replace(dirfd_, "m", "two", 3, &err), -EIO);
     ck_assert_int_eq(err.code, EIO);
     check_is("m", "one");
     use_slow();
     slow.renameat = failing_rename;
+    bs_file_set_ops(&slow);
     ck_assert_int_eq(bs_file_replace(dirfd_, "m", "two", 3, &err), -ENOSPC);
     check_is("m", "one");
     ck_assert_uint_eq(n_files(), 1);
+}
+END_TEST
+
+START_TEST(names_are_made_moved_and_removed)
+{
+    int fd = bs_file_open(dirfd_, "n", O_WRONLY | O_CREAT | O_EXCL, 0600);
+
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(bs_file_write(fd, "n", 1, 0), 0);
+    ck_assert_int_eq(bs_file_chmod(fd, 0400), 0);
+    close(fd);
+    ck_assert_int_eq(bs_file_open(dirfd_, "n", O_WRONLY | O_CREAT | O_EXCL, 0600),
+                     -EEXIST);
+    ck_assert_int_eq(bs_file_open(dirfd_, "absent", O_RDONLY, 0), -ENOENT);
+    ck_assert_int_eq(bs_file_mkdir(dirfd_, "d", 0700), 0);
+    ck_assert_int_eq(bs_file_mkdir(dirfd_, "d", 0700), -EEXIST);
+    ck_assert_int_eq(bs_file_rename(dirfd_, "n", "m"), 0);
+    check_is("m", "n");
+    ck_assert_int_eq(bs_file_rename(dirfd_, "n", "m"), -ENOENT);
+    ck_assert_int_eq(bs_file_rmdir(dirfd_, "m"), -ENOTDIR);
+    ck_assert_int_eq(bs_file_unlink(dirfd_, "m"), 0);
+    ck_assert_int_eq(bs_file_unlink(dirfd_, "m"), -ENOENT);
+    ck_assert_int_eq(bs_file_rmdir(dirfd_, "d"), 0);
+    ck_assert_uint_eq(n_files(), 0);
+}
+END_TEST
+
+/* Which folder it opens is seen from what it says of one that is absent. */
+START_TEST(the_folder_of_a_path_is_found)
+{
+    static const struct {
+        const char *path;
+        int r;
+    } t[] = {
+        { "name", 0 }, { "/name", 0 }, { "/", 0 }, { "/tmp/name", 0 },
+        { "/tmp//name//", 0 }, { "./name/", 0 }, { "", 0 },
+        { "/nowhere-at-all/name", -ENOENT }, { "nowhere-at-all/name", -ENOENT },
+        { "/nowhere-at-all/", 0 }, { "/etc/passwd/name", -ENOTDIR },
+    };
+
+    for (size_t i = 0; i < N_ELEMS(t); i++)
+        ck_assert_msg(bs_file_sync_folder_of(t[i].path) == t[i].r, "%s",
+                      t[i].path);
 }
 END_TEST
 
@@ -226,6 +270,8 @@ int main(void)
     tcase_add_test(tc, a_punched_range_reads_as_zeros_and_keeps_the_size);
     tcase_add_test(tc, replace_makes_and_replaces);
     tcase_add_test(tc, a_replace_that_fails_leaves_the_old_file_alone);
+    tcase_add_test(tc, names_are_made_moved_and_removed);
+    tcase_add_test(tc, the_folder_of_a_path_is_found);
     tcase_add_test(tc, slurp_refuses_what_is_missing_large_or_no_file);
     suite_add_tcase(s, tc);
     sr = srunner_create(s);
