@@ -110,6 +110,7 @@ static int sync_data(struct bstore_volume *v)
     r = bs_file_datasync(v->data_fd);
     if (r < 0) {
         v->data_lost = true;
+        vol_recent_end(v, false); /* it speaks of bytes that may be gone */
         bs_log(BS_LOG_ERR, "volume",
                "cannot sync data, no flush can succeed until it is opened "
                "again volume=%s errno=%d", v->name, -r);

@@ -7,6 +7,7 @@
  *   volume-list.c     list, find, uses: seen from outside
  *   volume-io.c       read, write, trim, zero
  *   volume-flush.c    durability: flush, the log's tail, compaction
+ *   volume-recent.c   what no flush has logged yet, kept from kill -9
  *   volume-log.c      the log's form and replay
  *   volume-session.c  sources and tokens
  *   volume-apply.c    the applied list and the map that follows from it
@@ -21,7 +22,9 @@
  *      list, or is being logged by whoever holds log_lock;
  *  (3) the log says OWN of a block only after data was synced with the bytes
  *      that made it so;
- *  (4) a data-path call that looks at the map, at sources or at the session
+ *  (4) a state that the log does not know is in `recent` before the request
+ *      that made it so is answered;
+ *  (5) a data-path call that looks at the map, at sources or at the session
  *      holds one omap_slot reference for its whole duration; after drain()
  *      none is left that began before. */
 #ifndef VOLUME_IMPL_H
@@ -57,6 +60,11 @@ struct vol_stripe {
     _Alignas(64) pthread_rwlock_t lock;
 };
 
+enum {
+    VOL_RECENT_NONE = -1, /* not yet: the first change of a state makes it */
+    VOL_RECENT_OFF = -2,  /* no more */
+};
+
 struct bstore_volume {
     /* Set by open, never changed. */
     struct bstore *store;
@@ -68,8 +76,8 @@ struct bstore_volume {
     uint64_t size_bytes, size_blk, image_blk;
     struct bstore_image *image;
 
-    /* Lock order: log_lock, one stripe, dirty_lock.  flush_lock is taken with
-     * none of them held. */
+    /* Lock order: log_lock, one stripe, dirty_lock or recent_lock.  flush_lock
+     * is taken with none of them held. */
 
     /* By chunk; guarded by the chunk's stripe.  A stripe is held across the
      * I/O to its chunk. */
@@ -102,7 +110,10 @@ struct bstore_volume {
     bool log_broken; /* its tail is in doubt: to be written anew */
     bool data_lost;  /* a sync of data failed: no promise can be made */
 
-    /* The data path's, see invariant (4). */
+    pthread_mutex_t recent_lock; /* who makes the file; across that I/O */
+    int recent_file;             /* -1 = none; closed with the volume */
+
+    /* The data path's, see invariant (5). */
     struct omap_slot slot;
     struct vol_source *sources[VOL_MAX_SOURCES];
     _Atomic(struct vol_session *) session;
@@ -114,6 +125,7 @@ struct bstore_volume {
 
     /* Atomic. */
     atomic_bool data_dirty; /* data was written since its last sync began */
+    atomic_int recent_fd;   /* recent_file, or one of VOL_RECENT_* */
     struct {
         atomic_uint_fast64_t reads, writes, flushes, trims, zeroes, errors,
             read_bytes, write_bytes, tokens;
@@ -173,6 +185,18 @@ int vol_append_locked(struct bstore_volume *v);
 int vol_rewrite_log_locked(struct bstore_volume *v, struct bs_err *err);
 /* Waits until no data-path call is left that began before. */
 void vol_drain(struct bstore_volume *v);
+
+/* ---- volume-recent.c ------------------------------------------------------ */
+/* Exclusively: blocks of one chunk are about to get this state. */
+int vol_recent_put_locked(struct bstore_volume *v, uint64_t blk, uint64_t blks,
+                          enum omap_state state);
+/* They did not: the file again says what is so in memory, if it can. */
+void vol_recent_undo_locked(struct bstore_volume *v, uint64_t blk,
+                            uint64_t blks);
+/* Nothing of it is to be believed any more: all is logged, or data is lost. */
+void vol_recent_end(struct bstore_volume *v, bool all_is_logged);
+/* On opening: takes over and logs what a worker left that was killed. */
+int vol_recent_adopt(struct bstore_volume *v, struct bs_err *err);
 
 /* ---- volume-session.c ----------------------------------------------------- */
 /* A write of whole or partial blocks while a session is open. */

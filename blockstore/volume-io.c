@@ -148,6 +148,21 @@ void vol_mark_dirty_locked(struct bstore_volume *v, uint64_t chunk)
     pthread_mutex_unlock(&v->dirty_lock);
 }
 
+/* First where kill -9 does not reach it, then in memory. */
+static int set_state_locked(struct bstore_volume *v, uint64_t blk,
+                            uint64_t count, enum omap_state state)
+{
+    int r = vol_recent_put_locked(v, blk, count, state);
+
+    if (r == 0)
+        r = omap_states_set(v->states, blk, count, state);
+    if (r == 0)
+        vol_mark_dirty_locked(v, blk / OMAP_CHUNK_BLKS);
+    else
+        vol_recent_undo_locked(v, blk, count);
+    return r;
+}
+
 /* Bytes into the data file.  The mark comes after the write: flush clears it
  * before it syncs, so a write it finds marked is in its sync, and one that it
  * does not yet find was not complete when flush was called. */
@@ -224,10 +239,7 @@ int vol_write_own_locked(struct bstore_volume *v, const struct omap *map,
         if (r < 0)
             return r;
     }
-    r = omap_states_set(v->states, first, blks, OMAP_OWN);
-    if (r == 0)
-        vol_mark_dirty_locked(v, first / OMAP_CHUNK_BLKS);
-    return r;
+    return set_state_locked(v, first, blks, OMAP_OWN);
 }
 
 static int write_in_chunk(struct bstore_volume *v, const struct omap *map,
@@ -294,11 +306,9 @@ static int set_zero_locked(struct bstore_volume *v, uint64_t blk, uint64_t count
 
     if (all_in_state(v, OMAP_ZERO, count * BLK, blk * BLK))
         return 0;
-    r = omap_states_set(v->states, blk, count, OMAP_ZERO);
-    if (r == 0) {
+    r = set_state_locked(v, blk, count, OMAP_ZERO);
+    if (r == 0)
         v->punch[chunk] = 1; /* by flush, once the log says so */
-        vol_mark_dirty_locked(v, chunk);
-    }
     return r;
 }
 

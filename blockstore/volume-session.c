@@ -178,12 +178,16 @@ static enum piece what_is(struct bstore_volume *v, const struct vol_session *s,
 static int set_tokens(struct bstore_volume *v, uint64_t blk, uint64_t count,
                       uint32_t source, uint64_t src_blk)
 {
-    int r = omap_states_set_token(v->states, blk, count, source, src_blk);
+    int r = vol_recent_put_locked(v, blk, count, OMAP_TOKEN);
 
+    if (r == 0)
+        r = omap_states_set_token(v->states, blk, count, source, src_blk);
     if (r == 0) {
         v->punch[blk / OMAP_CHUNK_BLKS] = 1; /* it may have been own */
         vol_mark_dirty_locked(v, blk / OMAP_CHUNK_BLKS);
         vol_count(&v->n.tokens, count);
+    } else {
+        vol_recent_undo_locked(v, blk, count);
     }
     return r;
 }

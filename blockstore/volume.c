@@ -42,6 +42,9 @@ static void init(struct bstore_volume *v, struct bstore *store,
     snprintf(v->name, sizeof(v->name), "%s", name);
     v->rdonly = flags & BSTORE_VOLUME_RDONLY;
     v->dirfd = v->lock_fd = v->data_fd = v->image_fd = v->log_fd = -1;
+    v->recent_file = -1;
+    atomic_init(&v->recent_fd, v->rdonly ? VOL_RECENT_OFF : VOL_RECENT_NONE);
+    pthread_mutex_init(&v->recent_lock, NULL);
     pthread_mutex_init(&v->dirty_lock, NULL);
     pthread_mutex_init(&v->flush_lock, NULL);
     pthread_mutex_init(&v->log_lock, NULL);
@@ -191,6 +194,21 @@ static int adopt(struct bstore_volume *v, struct vol_state *s,
     return r;
 }
 
+/* Whoever had it before may have been killed between a write and its sync, also
+ * that of a new log's name.  A flush that finds nothing to log must not promise
+ * what only the page cache has; of data it syncs that, see data_dirty. */
+static int sync_log(struct bstore_volume *v, struct bs_err *err)
+{
+    int r = bs_file_datasync(v->log_fd);
+
+    if (r == 0)
+        r = bs_file_sync(v->dirfd);
+    if (r < 0)
+        return bs_fail_errno(err, -r, "cannot sync the log");
+    atomic_store(&v->data_dirty, true);
+    return 0;
+}
+
 int bstore_volume_open(struct bstore *store, const char *name, int flags,
                        struct bstore_volume **out, struct bs_err *err)
 {
@@ -225,6 +243,10 @@ int bstore_volume_open(struct bstore *store, const char *name, int flags,
         r = read_state(v, &s, err);
     if (r == 0)
         r = adopt(v, s, err);
+    if (r == 0 && !v->rdonly)
+        r = sync_log(v, err);
+    if (r == 0)
+        r = vol_recent_adopt(v, err);
     if (r == 0 && !v->rdonly && v->log_header.clear)
         r = vol_rewrite_log_locked(v, err); /* nobody else has v yet */
     if (r < 0) {
@@ -257,6 +279,8 @@ void bstore_volume_close(struct bstore_volume *v)
             bs_log(BS_LOG_ERR, "volume",
                    "closed without a flush, what was written since the last "
                    "one may be lost volume=%s", v->name);
+        else
+            vol_recent_end(v, true);
     }
     omap_slot_fini(&v->slot); /* with the map */
     vol_sources_close(v);
@@ -276,6 +300,8 @@ void bstore_volume_close(struct bstore_volume *v)
     pthread_mutex_destroy(&v->dirty_lock);
     pthread_mutex_destroy(&v->flush_lock);
     pthread_mutex_destroy(&v->log_lock);
+    pthread_mutex_destroy(&v->recent_lock);
+    close_fd(v->recent_file);
     close_fd(v->data_fd);
     close_fd(v->log_fd);
     close_fd(v->lock_fd);

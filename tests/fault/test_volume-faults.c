@@ -236,8 +236,9 @@ static void do_token(void)
         vm_write(&m, v, f.patch[0].pool + 7 * BLK, BLK, 510 * BLK);
         vm_write(&m, v, f.golden + 700 * BLK, BLK, 511 * BLK);
         after(bstore_volume_write(v, buf, sizeof(buf), 510 * BLK, false));
-        /* The same bytes again: it stays a token. */
+        /* The same bytes again: it stays a token, if it is one. */
         memcpy(buf, f.patch[0].pool + 7 * BLK, BLK);
+        vm_write(&m, v, buf, BLK, 510 * BLK);
         after(bstore_volume_write(v, buf, BLK, 510 * BLK, false));
         bstore_volume_session_close(v);
     }
