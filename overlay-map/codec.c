@@ -19,51 +19,46 @@ enum {
     HDR_SIZE_BLK = 40,       /* u64 */
     HDR_N_SOURCES = 48,      /* u32 */
     HDR_N_EXTENTS = 52,      /* u32 */
-    HDR_EXTENTS_CRC = 56,    /* u32 */
+    HDR_BODY_CRC = 56,       /* u32, of all bytes behind the header */
     HDR_CRC = 60,            /* u32, of all bytes before it */
     HDR_BYTES = 64
 };
-enum {
-    EXTENT_AT = 0,  /* u64 */
-    EXTENT_SRC = 8, /* u64 */
-    EXTENT_BYTES = 16
-};
+_Static_assert(HDR_BYTES % OMAP_BODY_ALIGN == 0, "a mapped body is aligned");
 
-#define VERSION 1u
+#define VERSION 2u
+#define WORD_BYTES 8u
 #define KNOWN_INCOMPATIBLE 0ull
 
 static const uint8_t magic[8] = {'B', 'L', 'K', 'S', 'M', 'A', 'P', '\n'};
 
 int omap_encode(const struct omap *map, uint8_t **buf, size_t *len)
 {
-    uint64_t bytes;
+    const uint64_t *word;
+    uint64_t body;
     uint8_t *p;
 
     if (!map)
         return -EINVAL; /* the empty map of infinite size has no form */
-    bytes = HDR_BYTES + (uint64_t)map->n_extents * EXTENT_BYTES;
-    if (bytes > SIZE_MAX)
+    body = omap_body_bytes(map->n_extents);
+    if (body > SIZE_MAX - HDR_BYTES)
         return -ENOMEM;
-    p = calloc(1, (size_t)bytes);
+    p = calloc(1, (size_t)body + HDR_BYTES);
     if (!p)
         return -ENOMEM;
-    for (size_t i = 0; i < map->n_extents; i++) {
-        uint8_t *e = p + HDR_BYTES + i * EXTENT_BYTES;
-
-        bs_put_le64(e + EXTENT_AT, map->ext[i].at);
-        bs_put_le64(e + EXTENT_SRC, map->ext[i].src);
-    }
+    word = (const uint64_t *)(const void *)map->ext;
+    for (size_t i = 0; i < body / WORD_BYTES; i++)
+        bs_put_le64(p + HDR_BYTES + i * WORD_BYTES, word[i]);
     memcpy(p + HDR_MAGIC, magic, sizeof(magic));
     bs_put_le32(p + HDR_VERSION, VERSION);
     bs_put_le32(p + HDR_HEADER_BYTES, HDR_BYTES);
     bs_put_le64(p + HDR_SIZE_BLK, map->size_blk);
     bs_put_le32(p + HDR_N_SOURCES, map->n_sources);
     bs_put_le32(p + HDR_N_EXTENTS, map->n_extents);
-    bs_put_le32(p + HDR_EXTENTS_CRC,
-                bs_crc32c(0, p + HDR_BYTES, (size_t)bytes - HDR_BYTES));
+    bs_put_le32(p + HDR_BODY_CRC,
+                bs_crc32c(0, p + HDR_BYTES, (size_t)body));
     bs_put_le32(p + HDR_CRC, bs_crc32c(0, p, HDR_CRC));
     *buf = p;
-    *len = (size_t)bytes;
+    *len = (size_t)body + HDR_BYTES;
     return 0;
 }
 
@@ -92,11 +87,8 @@ static int check_header(const uint8_t *buf, size_t len, struct bs_err *err)
     return 0;
 }
 
-int omap_decode(const uint8_t *buf, size_t len, struct omap **out,
-                struct bs_err *err)
+static int check_frame(const uint8_t *buf, size_t len, struct bs_err *err)
 {
-    struct omap *map = NULL;
-    const uint8_t *e;
     uint32_t n;
     int r;
 
@@ -104,29 +96,88 @@ int omap_decode(const uint8_t *buf, size_t len, struct omap **out,
     if (r < 0)
         return r;
     n = bs_get_le32(buf + HDR_N_EXTENTS);
-    if ((len - HDR_BYTES) % EXTENT_BYTES != 0 ||
-        (len - HDR_BYTES) / EXTENT_BYTES != n)
+    if (len - HDR_BYTES != omap_body_bytes(n))
         return bs_fail(err, EBADMSG, "map: %u extents in %zu bytes", n, len);
-    if (bs_get_le32(buf + HDR_EXTENTS_CRC) !=
+    if (bs_get_le32(buf + HDR_BODY_CRC) !=
         bs_crc32c(0, buf + HDR_BYTES, len - HDR_BYTES))
         return bs_fail(err, EBADMSG, "map: wrong checksum of the extents");
+    return 0;
+}
 
+/* What no checksum says: it may be right of nonsense. */
+static int check_body(const struct omap *map, struct bs_err *err)
+{
+    int r = omap_check(map, err);
+
+    return r == 0 ? omap_check_index(map, err) : r;
+}
+
+int omap_decode(const uint8_t *buf, size_t len, struct omap **out,
+                struct bs_err *err)
+{
+    struct omap *map = NULL;
+    uint64_t *word;
+    uint32_t n;
+    int r;
+
+    r = check_frame(buf, len, err);
+    if (r < 0)
+        return r;
+    n = bs_get_le32(buf + HDR_N_EXTENTS);
     map = omap_new(bs_get_le64(buf + HDR_SIZE_BLK),
                    bs_get_le32(buf + HDR_N_SOURCES), n);
     if (!map)
         return bs_fail(err, ENOMEM, "map: no memory for %u extents", n);
-    for (size_t i = 0; i < n; i++) {
-        e = buf + HDR_BYTES + i * EXTENT_BYTES;
-        map->ext[i].at = bs_get_le64(e + EXTENT_AT);
-        map->ext[i].src = bs_get_le64(e + EXTENT_SRC);
-    }
-    r = omap_check(map, err);
+    word = (uint64_t *)(void *)map->ext;
+    for (size_t i = 0; i < (len - HDR_BYTES) / WORD_BYTES; i++)
+        word[i] = bs_get_le64(buf + HDR_BYTES + i * WORD_BYTES);
+    r = check_body(map, err);
     if (r < 0)
         goto out;
-    omap_index(map);
     *out = map;
     map = NULL; /* handed over */
 out:
     omap_free(map);
     return r;
 }
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+int omap_attach(void *buf, size_t len, omap_release_fn *release,
+                struct omap **out, struct bs_err *err)
+{
+    const uint8_t *p = buf;
+    struct omap *map;
+    int r;
+
+    r = check_frame(p, len, err);
+    if (r < 0)
+        return r;
+    /* The one place where a file's bytes are used as they lie: words of the
+     * host's own order, at a multiple of their size, all of them checked. */
+    map = omap_new_at(bs_get_le64(p + HDR_SIZE_BLK),
+                      bs_get_le32(p + HDR_N_SOURCES),
+                      bs_get_le32(p + HDR_N_EXTENTS), (uint8_t *)buf + HDR_BYTES);
+    if (!map)
+        return bs_fail(err, ENOMEM, "map: no memory");
+    r = check_body(map, err);
+    if (r == 0) {
+        map->mem = buf;
+        map->mem_bytes = len;
+        map->release = release;
+        *out = map;
+        map = NULL; /* handed over */
+    }
+    omap_free(map); /* without memory of its own so far */
+    return r;
+}
+#else
+int omap_attach(void *buf, size_t len, omap_release_fn *release,
+                struct omap **out, struct bs_err *err)
+{
+    int r = omap_decode(buf, len, out, err);
+
+    if (r == 0)
+        release(buf, len);
+    return r;
+}
+#endif

@@ -9,7 +9,10 @@
  * level[0] has the first word of every node of NODE extents, level[1] that of
  * every node of NODE keys of level[0], and so on until one node is left.
  * Everything is filled up to whole nodes with PAD, which is above any key; one
- * PAD at least follows the last extent. */
+ * PAD at least follows the last extent.
+ *
+ * Extents and levels are one piece of memory, the body, which is also what
+ * follows the header in a file: so a map can be where a file is mapped. */
 #ifndef OMAP_IMPL_H
 #define OMAP_IMPL_H
 
@@ -35,8 +38,10 @@ struct omap {
     unsigned n_levels;
     struct omap_packed *ext;
     uint64_t *level[OMAP_MAX_LEVELS];
-    void *mem; /* holds ext and all levels */
+    uint32_t *numbers; /* by source: what lookups call it; NULL: the same */
+    void *mem;         /* holds the body */
     size_t mem_bytes;
+    omap_release_fn *release; /* of mem, which nobody writes to; NULL: free() */
 };
 
 /* Places for extents, those of PAD included. */
@@ -63,9 +68,21 @@ static inline struct omap_run omap_unpack(const struct omap_packed *e)
     };
 }
 
+#define OMAP_BODY_ALIGN 64u /* a cache line: no node lies across more of them */
+
+/* n_extents is at most OMAP_MAX_EXTENTS. */
+uint64_t omap_body_bytes(uint64_t n_extents);
+
+/* A map without a body, and the body's place: body has omap_body_bytes() bytes,
+ * aligned to OMAP_BODY_ALIGN.  NULL: no memory. */
+struct omap *omap_new_at(uint64_t size_blk, uint32_t n_sources,
+                         uint32_t n_extents, void *body);
+
 /* A map with room for n_extents extents, which the caller fills in before it
  * calls omap_index().  NULL: no memory, or more than OMAP_MAX_EXTENTS. */
 struct omap *omap_new(uint64_t size_blk, uint32_t n_sources, size_t n_extents);
 void omap_index(struct omap *map);
+/* Is the body just as omap_index() would leave it?  -EBADMSG. */
+int omap_check_index(const struct omap *map, struct bs_err *err);
 
 #endif

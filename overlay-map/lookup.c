@@ -4,11 +4,22 @@
  * one access that misses the cache also brings the answer.  No branch depends
  * on what is found, so that the processor works on several lookups at once. */
 #include <assert.h>
+#include <errno.h>
 #include <stdbool.h>
+
+#include "bs/bytes.h"
 
 #include "impl.h"
 
 _Static_assert(OMAP_NODE == 8, "in_keys() and in_extents() are written out");
+
+/* Key i of level l, of which n are in use: the first one of the node below. */
+static uint64_t key_of(const struct omap *map, unsigned l, size_t i, size_t n)
+{
+    if (i >= n)
+        return OMAP_PAD;
+    return l ? map->level[l - 1][i * OMAP_NODE] : map->ext[i * OMAP_NODE].at;
+}
 
 void omap_index(struct omap *map)
 {
@@ -17,13 +28,28 @@ void omap_index(struct omap *map)
     for (i = map->n_extents; i < n; i++)
         map->ext[i] = (struct omap_packed){.at = OMAP_PAD, .src = OMAP_PAD};
     for (unsigned l = 0; l < map->n_levels; l++) {
-        n = (n + OMAP_NODE - 1) / OMAP_NODE;
-        for (i = 0; i < n; i++)
-            map->level[l][i] = l ? map->level[l - 1][i * OMAP_NODE]
-                                 : map->ext[i * OMAP_NODE].at;
-        for (; i % OMAP_NODE; i++)
-            map->level[l][i] = OMAP_PAD;
+        n = bs_div_up(n, OMAP_NODE);
+        for (i = 0; i < bs_align_up(n, OMAP_NODE); i++)
+            map->level[l][i] = key_of(map, l, i, n);
     }
+}
+
+int omap_check_index(const struct omap *map, struct bs_err *err)
+{
+    size_t n = (size_t)omap_n_slots(map->n_extents), i;
+
+    for (i = map->n_extents; i < n; i++)
+        if (map->ext[i].at != OMAP_PAD || map->ext[i].src != OMAP_PAD)
+            return bs_fail(err, EBADMSG, "map: place %zu behind the last "
+                           "extent is in use", i);
+    for (unsigned l = 0; l < map->n_levels; l++) {
+        n = bs_div_up(n, OMAP_NODE);
+        for (i = 0; i < bs_align_up(n, OMAP_NODE); i++)
+            if (map->level[l][i] != key_of(map, l, i, n))
+                return bs_fail(err, EBADMSG, "map: wrong key %zu in level %u "
+                               "of the index", i, l);
+    }
+    return 0;
 }
 
 /* The child of the node to go to: the last one whose key is not above; the
@@ -82,6 +108,9 @@ struct omap_run omap_lookup(const struct omap *map, uint64_t blk, uint64_t max)
         off = blk - e.blk; /* wraps to more than any count */
         hit = off < e.count;
         end = hit ? e.blk + e.count : next;
+        /* One way for all of a map's lookups, so it is foreseen. */
+        if (map->numbers)
+            e.source = map->numbers[e.source];
         run.source = hit ? e.source : OMAP_BASE;
         run.src_blk = hit ? e.src_blk + off : blk;
     }

@@ -2,46 +2,36 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "bs/bytes.h"
 #include "bs/ckd.h"
 #include "impl.h"
 
-#define LINE_BYTES                                                             \
-    64u /* a cache line: nodes must not straddle more of them                  \
-         */
-
-struct omap *omap_new(uint64_t size_blk, uint32_t n_sources, size_t n_extents)
+uint64_t omap_body_bytes(uint64_t n_extents)
 {
-    uint64_t n_ext, n_keys = 0, n, bytes;
-    struct omap *map;
-    uint64_t *keys;
+    uint64_t n_ext = omap_n_slots(n_extents), n_keys = 0, n;
 
-    if (n_extents > OMAP_MAX_EXTENTS)
-        return NULL;
-    n_ext = omap_n_slots(n_extents);
     for (n = n_ext / OMAP_NODE; n > 1; n = bs_div_up(n, OMAP_NODE))
         n_keys += bs_align_up(n, OMAP_NODE);
     /* No overflow: n_ext is at most 2^32 + 8. */
-    bytes = n_ext * sizeof(struct omap_packed) + n_keys * sizeof(uint64_t) +
-            LINE_BYTES - 1;
-    if (bytes > SIZE_MAX)
-        return NULL;
+    return n_ext * sizeof(struct omap_packed) + n_keys * sizeof(uint64_t);
+}
 
-    map = calloc(1, sizeof(*map));
+struct omap *omap_new_at(uint64_t size_blk, uint32_t n_sources,
+                         uint32_t n_extents, void *body)
+{
+    uint64_t n_ext = omap_n_slots(n_extents), n;
+    struct omap *map = calloc(1, sizeof(*map));
+    uint64_t *keys;
+
     if (!map)
         return NULL;
-    map->mem = malloc((size_t)bytes);
-    if (!map->mem) {
-        free(map);
-        return NULL;
-    }
-    map->mem_bytes = (size_t)bytes;
+    assert((uintptr_t)body % OMAP_BODY_ALIGN == 0);
     map->size_blk = size_blk;
     map->n_sources = n_sources;
-    map->n_extents = (uint32_t)n_extents;
-    map->ext = (struct omap_packed *)(void *)bs_align_up((uintptr_t)map->mem,
-                                                         LINE_BYTES);
+    map->n_extents = n_extents;
+    map->ext = body;
     keys = (uint64_t *)(void *)(map->ext + n_ext);
     for (n = n_ext / OMAP_NODE; n > 1; n = bs_div_up(n, OMAP_NODE)) {
         assert(map->n_levels < OMAP_MAX_LEVELS);
@@ -51,11 +41,50 @@ struct omap *omap_new(uint64_t size_blk, uint32_t n_sources, size_t n_extents)
     return map;
 }
 
+struct omap *omap_new(uint64_t size_blk, uint32_t n_sources, size_t n_extents)
+{
+    struct omap *map;
+    uint64_t bytes;
+    void *mem;
+
+    if (n_extents > OMAP_MAX_EXTENTS)
+        return NULL;
+    bytes = omap_body_bytes(n_extents) + OMAP_BODY_ALIGN - 1;
+    mem = bytes > SIZE_MAX ? NULL : malloc((size_t)bytes);
+    if (!mem)
+        return NULL;
+    map = omap_new_at(size_blk, n_sources, (uint32_t)n_extents,
+                      (void *)bs_align_up((uintptr_t)mem, OMAP_BODY_ALIGN));
+    if (!map) {
+        free(mem);
+        return NULL;
+    }
+    map->mem = mem;
+    map->mem_bytes = (size_t)bytes;
+    return map;
+}
+
+int omap_number_sources(struct omap *map, const uint32_t *numbers)
+{
+    uint32_t *copy = malloc(((size_t)map->n_sources + 1) * sizeof(*copy));
+
+    if (!copy)
+        return -ENOMEM;
+    memcpy(copy, numbers, map->n_sources * sizeof(*copy));
+    free(map->numbers);
+    map->numbers = copy;
+    return 0;
+}
+
 void omap_free(struct omap *map)
 {
     if (!map)
         return;
-    free(map->mem);
+    if (map->release)
+        map->release(map->mem, map->mem_bytes);
+    else
+        free(map->mem);
+    free(map->numbers);
     free(map);
 }
 
@@ -82,7 +111,12 @@ struct omap_run omap_extent(const struct omap *map, size_t i)
 
 size_t omap_memory_bytes(const struct omap *map)
 {
-    return map ? sizeof(*map) + map->mem_bytes : 0;
+    size_t numbers;
+
+    if (!map)
+        return 0;
+    numbers = map->numbers ? ((size_t)map->n_sources + 1) * sizeof(uint32_t) : 0;
+    return sizeof(*map) + map->mem_bytes + numbers;
 }
 
 /* Unpacked values are below 2^40 and 2^24: no sum here wraps. */

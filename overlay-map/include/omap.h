@@ -45,7 +45,14 @@ uint64_t omap_size_blk(const struct omap *map);
 uint32_t omap_n_sources(const struct omap *map);
 size_t omap_n_extents(const struct omap *map);
 struct omap_run omap_extent(const struct omap *map, size_t i);
+/* What it shares with other processes included. */
 size_t omap_memory_bytes(const struct omap *map);
+
+/* Lookups in this map answer numbers[i] instead of its own source number i;
+ * n_sources of them, copied.  So volumes that share a map may each count in
+ * their own way.  omap_extent() and omap_encode() keep to the map's own.  Only
+ * before other threads look up in it.  0 or -ENOMEM. */
+int omap_number_sources(struct omap *map, const uint32_t *numbers);
 
 /* 0, or -EBADMSG and the invariant that does not hold. */
 int omap_check(const struct omap *map, struct bs_err *err);
@@ -57,6 +64,15 @@ int omap_check(const struct omap *map, struct bs_err *err);
 int omap_encode(const struct omap *map, uint8_t **buf, size_t *len);
 int omap_decode(const uint8_t *buf, size_t len, struct omap **out,
                 struct bs_err *err);
+
+/* As omap_decode, but without a copy: after success the map lives in buf, which
+ * is aligned to 64 bytes, and nobody may change buf until omap_free() gives it
+ * back by release(buf, len).  What several processes have mapped of one file
+ * is thus in memory once.  Reads all of it once; O(extents).  After a failure
+ * buf is the caller's.  (A big-endian host decodes, and releases at once.) */
+typedef void omap_release_fn(void *buf, size_t len);
+int omap_attach(void *buf, size_t len, omap_release_fn *release,
+                struct omap **out, struct bs_err *err);
 
 void omap_free(struct omap *map);
 

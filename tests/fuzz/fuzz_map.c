@@ -1,8 +1,9 @@
 /* fuzz: omap */
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* Decoding a map.  What is accepted must hold the invariants, answer lookups
- * as its extents say, and come out again as it went in.  Each input is tried
- * as it is and with its checksums made right, or few would pass them. */
+ * as its extents say, and come out again as it went in; attaching must answer
+ * as decoding does.  Each input is tried as it is and with its checksums made
+ * right, or few would pass them. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
             abort();                                                           \
     } while (0)
 
-enum { EXTENTS_CRC = 56, HEADER_CRC = 60, HEADER = 64 };
+enum { BODY_CRC = 56, HEADER_CRC = 60, HEADER = 64 };
 
 static void ask(const struct omap *map, uint64_t blk, uint64_t src_blk,
                 uint32_t source)
@@ -53,6 +54,30 @@ static void use(const struct omap *map)
     }
 }
 
+static void release(void *buf, size_t len)
+{
+    (void)len;
+    free(buf);
+}
+
+static void attach(const uint8_t *data, size_t len, int want)
+{
+    uint8_t *buf = aligned_alloc(64, bs_align_up(len + 1, 64));
+    struct omap *map = NULL;
+
+    must(buf);
+    if (len)
+        memcpy(buf, data, len);
+    if (omap_attach(buf, len, release, &map, NULL) < 0) {
+        must(want < 0 && !map);
+        free(buf);
+        return;
+    }
+    must(want == 0);
+    use(map);
+    omap_free(map);
+}
+
 static void decode(const uint8_t *data, size_t len)
 {
     struct omap *map = NULL, *again = NULL;
@@ -60,7 +85,10 @@ static void decode(const uint8_t *data, size_t len)
     uint8_t *buf = NULL;
     size_t buf_len;
 
-    if (omap_decode(data, len, &map, &err) < 0) {
+    int r = omap_decode(data, len, &map, &err);
+
+    attach(data, len, r);
+    if (r < 0) {
         must(!map && err.code && err.text[0]);
         return;
     }
@@ -84,7 +112,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     sealed = malloc(len);
     must(sealed);
     memcpy(sealed, data, len);
-    bs_put_le32(sealed + EXTENTS_CRC,
+    bs_put_le32(sealed + BODY_CRC,
                 bs_crc32c(0, sealed + HEADER, len - HEADER));
     bs_put_le32(sealed + HEADER_CRC, bs_crc32c(0, sealed, HEADER_CRC));
     decode(sealed, len);

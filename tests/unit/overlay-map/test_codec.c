@@ -8,21 +8,38 @@
 #include "bs/crc32c.h"
 #include "maps.h"
 
-static const uint8_t golden[112] = {
+#define PADDING 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff
+
+static const uint8_t golden[192] = {
     0x42, 0x4c, 0x4b, 0x53, 0x4d, 0x41, 0x50, 0x0a, /* magic */
-    0x01, 0x00, 0x00, 0x00, 0x40, 0x00, 0x00, 0x00, /* version, header */
+    0x02, 0x00, 0x00, 0x00, 0x40, 0x00, 0x00, 0x00, /* version, header */
     0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, /* incompatible */
     0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, /* compatible */
     0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, /* clear on write */
     0x32, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, /* size */
     0x03, 0x00, 0x00, 0x00, 0x03, 0x00, 0x00, 0x00, /* sources, extents */
-    0xb1, 0x54, 0x30, 0xee, 0x5c, 0xce, 0x7e, 0x4d, /* the checksums */
+    0xf5, 0x67, 0xbc, 0x9b, 0x26, 0x95, 0x59, 0x63, /* the checksums */
     0x02, 0x00, 0x00, 0x04, 0x00, 0x00, 0x00, 0x00, /* extents, two words */
     0x00, 0x00, 0x00, 0x64, 0x00, 0x00, 0x00, 0x00, /* each */
     0x0a, 0x00, 0x00, 0x07, 0x00, 0x00, 0x00, 0x00, /**/
     0x02, 0x00, 0x00, 0x9a, 0x78, 0x56, 0x34, 0x12, /**/
     0x03, 0x00, 0x00, 0x11, 0x00, 0x00, 0x00, 0x00, /**/
     0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, /**/
+    PADDING, PADDING, PADDING, PADDING, PADDING, /* up to eight of them */
+    PADDING, PADDING, PADDING, PADDING, PADDING, /**/
+};
+
+/* The end of a map of extents 16 i + 1, one block each, i < 9: the index. */
+static const uint8_t golden_index[64] = {
+    0x01, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00, 0x00, /* i = 0 */
+    0x01, 0x00, 0x00, 0x81, 0x00, 0x00, 0x00, 0x00, /* i = 8 */
+    PADDING, PADDING, PADDING, PADDING, PADDING, PADDING,
+};
+
+/* What version 1, which had no index and which no store ever held, was like. */
+static const uint8_t version_1[64] = {
+    0x42, 0x4c, 0x4b, 0x53, 0x4d, 0x41, 0x50, 0x0a, 0x01, 0x00, 0x00, 0x00,
+    0x40, 0x00, 0x00, 0x00,
 };
 static const struct omap_run golden_runs[] = {
     {.blk = 4, .count = 2, .src_blk = 100, .source = 0},
@@ -37,6 +54,41 @@ static void seal(uint8_t *buf, size_t len)
     bs_put_le32(buf + 60, bs_crc32c(0, buf, 60));
 }
 
+static unsigned n_released;
+
+static void release(void *buf, size_t len)
+{
+    (void)len;
+    n_released++;
+    free(buf);
+}
+
+/* What attaching answers; the same must hold, and buf must come back once. */
+static int attach(const uint8_t *buf, size_t len)
+{
+    struct omap *untouched = (struct omap *)(uintptr_t)8, *map = untouched;
+    unsigned before = n_released;
+    struct bs_err err = {0};
+    uint8_t *copy;
+    int r;
+
+    copy = aligned_alloc(64, bs_align_up(len + !len, 64));
+    must(copy);
+    memcpy(copy, buf, len);
+    r = omap_attach(copy, len, release, &map, &err);
+    if (r < 0) {
+        must(map == untouched && err.code == -r && n_released == before);
+        must(strncmp(err.text, "map: ", 5) == 0);
+        free(copy);
+        return r;
+    }
+    must(omap_check(map, NULL) == 0);
+    must(omap_memory_bytes(map) >= len - 64);
+    omap_free(map);
+    must(n_released == before + 1);
+    return 0;
+}
+
 /* What decoding answers; a failure must leave *out alone and say why. */
 static int decode(const uint8_t *buf, size_t len)
 {
@@ -44,6 +96,7 @@ static int decode(const uint8_t *buf, size_t len)
     struct bs_err err = {0};
     int r = omap_decode(buf, len, &map, &err);
 
+    must(attach(buf, len) == r);
     if (r < 0) {
         must(map == untouched);
         must(err.code == -r);
@@ -87,6 +140,66 @@ START_TEST(the_golden_bytes_are_decoded)
 }
 END_TEST
 
+START_TEST(the_index_is_in_the_file)
+{
+    struct omap_run runs[9];
+    struct omap *map;
+    uint8_t *buf;
+    size_t len;
+
+    for (uint64_t i = 0; i < N_ELEMS(runs); i++)
+        runs[i] = (struct omap_run){16 * i + 1, 1, i, 0};
+    map = map_of(200, runs, N_ELEMS(runs));
+    ck_assert_int_eq(omap_encode(map, &buf, &len), 0);
+    ck_assert_uint_eq(len, 64 + 16 * 16 + sizeof(golden_index));
+    ck_assert_mem_eq(buf + len - 64, golden_index, sizeof(golden_index));
+    free(buf);
+    omap_free(map);
+}
+END_TEST
+
+/* With right checksums, each word behind the header, larger or smaller by a
+ * little: it is refused, or it is one that says something else. */
+START_TEST(every_wrong_word_of_padding_and_index_is_refused)
+{
+    struct omap_run runs[70];
+    struct omap *map;
+    size_t len, first;
+    uint8_t *buf;
+
+    for (uint64_t i = 0; i < N_ELEMS(runs); i++)
+        runs[i] = (struct omap_run){16 * i + 1, 1, i, 0};
+    map = map_of(2000, runs, N_ELEMS(runs));
+    ck_assert_int_eq(omap_encode(map, &buf, &len), 0);
+    first = 64 + N_ELEMS(runs) * 16;
+    for (size_t at = first; at < len; at += 8) {
+        uint64_t word = bs_get_le64(buf + at);
+
+        bs_put_le64(buf + at, word + 1);
+        seal(buf, len);
+        must(decode(buf, len) == -EBADMSG);
+        bs_put_le64(buf + at, word - 1);
+        seal(buf, len);
+        must(decode(buf, len) == -EBADMSG);
+        bs_put_le64(buf + at, word);
+    }
+    seal(buf, len);
+    ck_assert_int_eq(decode(buf, len), 0);
+    free(buf);
+    omap_free(map);
+}
+END_TEST
+
+START_TEST(version_1_is_refused_as_unsupported)
+{
+    uint8_t buf[sizeof(version_1)];
+
+    memcpy(buf, version_1, sizeof(buf));
+    seal(buf, sizeof(buf));
+    ck_assert_int_eq(decode(buf, sizeof(buf)), -ENOTSUP);
+}
+END_TEST
+
 START_TEST(every_truncation_and_a_byte_too_many_are_refused)
 {
     uint8_t longer[sizeof(golden) + 16] = {0};
@@ -127,7 +240,7 @@ START_TEST(a_bad_value_in_any_field_is_refused)
     } t[] = {
         {"magic", 0, 1, 'b', -EBADMSG},
         {"version 0", 8, 4, 0, -ENOTSUP},
-        {"version 2", 8, 4, 2, -ENOTSUP},
+        {"version 3", 8, 4, 3, -ENOTSUP},
         {"a short header", 12, 4, 56, -EBADMSG},
         {"a long header", 12, 4, 80, -EBADMSG},
         {"an incompatible feature", 16, 8, 1, -ENOTSUP},
@@ -145,6 +258,7 @@ START_TEST(a_bad_value_in_any_field_is_refused)
         {"more sources", 48, 4, OMAP_MAX_SOURCES + 1, -EBADMSG},
         {"an extent too few", 52, 4, 2, -EBADMSG},
         {"an extent too many", 52, 4, 4, -EBADMSG},
+        {"a node of extents too many", 52, 4, 8, -EBADMSG},
         {"extents beyond memory", 52, 4, UINT32_MAX, -EBADMSG},
         {"an empty extent", 64, 8, 4ull << 24, -EBADMSG},
         {"one that overlaps the next", 64, 8, 4ull << 24 | 4, -EBADMSG},
@@ -157,6 +271,8 @@ START_TEST(a_bad_value_in_any_field_is_refused)
         {"the largest source", 72, 8, 0xffffff, -EBADMSG},
         {"a place beyond any source", 88, 8, (OMAP_MAX_BLK - 9) << 24 | 2,
          -EBADMSG},
+        {"padding that is none", 112, 8, UINT64_MAX - 1, -EBADMSG},
+        {"a source in the padding", 184, 8, 0, -EBADMSG},
         {"the last place", 88, 8, (OMAP_MAX_BLK - 10) << 24 | 2, 0},
     };
 
@@ -195,8 +311,8 @@ START_TEST(what_was_encoded_is_decoded)
     for (int round = 0; round < 200; round++) {
         uint64_t size_blk = rng_below(&rng, 900);
         struct omap_builder *b = omap_builder_new(size_blk);
-        struct omap *map, *again;
-        uint8_t *buf, *same;
+        struct omap *map, *again, *attached;
+        uint8_t *buf, *same, *aligned;
         size_t len, same_len;
 
         for (uint64_t n = rng_below(&rng, 200); size_blk && n > 0; n--) {
@@ -211,12 +327,18 @@ START_TEST(what_was_encoded_is_decoded)
         ck_assert_int_eq(omap_encode(again, &same, &same_len), 0);
         ck_assert_uint_eq(len, same_len);
         ck_assert_mem_eq(buf, same, len);
+        aligned = aligned_alloc(64, len); /* a multiple of 64 */
+        memcpy(aligned, buf, len);
+        ck_assert_int_eq(omap_attach(aligned, len, release, &attached, NULL), 0);
         for (uint64_t blk = 0; blk < size_blk; blk++) {
             struct omap_run run = omap_lookup(map, blk, 50);
 
             must_run(omap_lookup(again, blk, 50), run.blk, run.count,
                      run.src_blk, run.source);
+            must_run(omap_lookup(attached, blk, 50), run.blk, run.count,
+                     run.src_blk, run.source);
         }
+        omap_free(attached);
         free(buf);
         free(same);
         omap_free(map);
@@ -235,6 +357,9 @@ int main(void)
 
     tcase_add_test(tc, encoding_gives_the_golden_bytes);
     tcase_add_test(tc, the_golden_bytes_are_decoded);
+    tcase_add_test(tc, the_index_is_in_the_file);
+    tcase_add_test(tc, every_wrong_word_of_padding_and_index_is_refused);
+    tcase_add_test(tc, version_1_is_refused_as_unsupported);
     tcase_add_test(tc, every_truncation_and_a_byte_too_many_are_refused);
     tcase_add_test(tc, every_flipped_bit_is_refused);
     tcase_add_test(tc, a_bad_value_in_any_field_is_refused);

@@ -221,6 +221,32 @@ START_TEST(an_extent_takes_little_more_than_16_bytes)
 }
 END_TEST
 
+START_TEST(sources_are_called_as_the_volume_counts)
+{
+    static const struct omap_run runs[] = {{4, 2, 100, 0}, {9, 3, 7, 2}};
+    static const uint32_t numbers[] = {4095, 1, 3}, others[] = {8, 9, 10};
+    struct omap *map = map_of(50, runs, N_ELEMS(runs));
+    uint8_t *before, *after;
+    size_t n_before, n_after;
+
+    ck_assert_int_eq(omap_encode(map, &before, &n_before), 0);
+    ck_assert_int_eq(omap_number_sources(map, numbers), 0);
+    must_run(omap_lookup(map, 0, 50), 0, 4, 0, OMAP_BASE);
+    must_run(omap_lookup(map, 5, 50), 5, 1, 101, 4095);
+    must_run(omap_lookup(map, 10, 50), 10, 2, 8, 3);
+    must_run(omap_lookup(map, 12, 50), 12, 38, 12, OMAP_BASE);
+    ck_assert_int_eq(omap_number_sources(map, others), 0);
+    must_run(omap_lookup(map, 9, 1), 9, 1, 7, 10);
+    ck_assert_uint_eq(omap_extent(map, 1).source, 2);
+    ck_assert_int_eq(omap_encode(map, &after, &n_after), 0);
+    ck_assert_uint_eq(n_before, n_after);
+    ck_assert_mem_eq(before, after, n_before);
+    free(before);
+    free(after);
+    omap_free(map);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("lookup");
@@ -237,6 +263,7 @@ int main(void)
     tcase_add_test(tc, a_run_longer_than_an_extent_is_split_and_loses_nothing);
     tcase_add_test(tc, a_map_equals_the_model);
     tcase_add_test(tc, an_extent_takes_little_more_than_16_bytes);
+    tcase_add_test(tc, sources_are_called_as_the_volume_counts);
     suite_add_tcase(suite, tc);
     sr = srunner_create(suite);
     srunner_run_all(sr, CK_ENV);

@@ -34,6 +34,7 @@ static void *failing_realloc(void *p, size_t n)
 #define realloc(p, n) failing_realloc(p, n)
 #include "build.c"
 #include "codec.c"
+#include "lookup.c"
 #include "omap.c"
 #include "state-codec.c"
 #include "state.c"
@@ -45,6 +46,8 @@ static void *failing_realloc(void *p, size_t n)
 #include "states.h"
 
 #define SIZE_BLK 4000
+
+static const uint32_t same_numbers[] = {0, 1, 2};
 
 /* Builds, encodes and decodes with at most n allocations.  What the builder
  * took before one failed, it must still have when memory is back. */
@@ -85,6 +88,8 @@ static int use_a_map(long n, struct rng rng)
     r = omap_encode(map, &buf, &len);
     if (r == 0)
         r = omap_decode(buf, len, &again, NULL);
+    if (r == 0)
+        r = omap_number_sources(again, same_numbers);
     if (r == 0)
         check_against_model(again, &model, &rng);
     if (failed)
