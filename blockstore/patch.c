@@ -204,8 +204,11 @@ static int remove_locked(struct bstore *store, const char *ref,
     r = bstore_check_unused(store, &info.id, err);
     if (r < 0)
         return bs_prefix(err, r, "patch %s", ref);
-    return bstore_retire(store, "patches", bstore_digest_to_hex(&info.id, hex),
-                         err);
+    r = bstore_retire(store, "patches", bstore_digest_to_hex(&info.id, hex),
+                      err);
+    if (r == 0)
+        bstore_maps_sweep(store);
+    return r;
 }
 
 int bstore_patch_remove(struct bstore *store, const char *ref,

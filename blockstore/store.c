@@ -20,7 +20,9 @@
 #include "store.h"
 
 static const char format_text[] = "blksub-store 1\n";
-static const char *const subdirs[] = { "keys", "images", "patches", "volumes" };
+static const char *const subdirs[] = {
+    "keys", "images", "patches", "volumes", "maps"
+};
 
 static int make_one(const char *path, mode_t mode, struct bs_err *err)
 {

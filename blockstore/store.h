@@ -70,6 +70,10 @@ int bstore_retire(const struct bstore *store, const char *sub, const char *name,
 int bstore_check_unused(struct bstore *store,
                         const struct bstore_digest *digest, struct bs_err *err);
 
+/* Removes the maps of patch lists that no worker has open.  They are no more
+ * than saved work: who needs one that is gone makes it again. */
+void bstore_maps_sweep(const struct bstore *store);
+
 /* The digests that name folders in sub, sorted; *digests is given. */
 int bstore_list_digests(const struct bstore *store, const char *sub,
                         struct bstore_digest **digests, size_t *n,

@@ -1,121 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* The applied list, and the map that follows from it. */
+/* The applied list: asked for, and replaced. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "bs/bytes.h"
-#include "bs/ckd.h"
 #include "bs/file.h"
-#include "omap-build.h"
+#include "patch.h"
 #include "volume-impl.h"
-
-static bool bit(const uint8_t *bits, uint32_t i)
-{
-    return bits[i / 8] >> i % 8 & 1;
-}
-
-/* The old blocks of one file, each superseded by the pool's block for the same
- * place in the file. */
-static int add_op(struct bstore_volume *v, struct omap_builder *b,
-                  const struct bstore_op *op, uint32_t source,
-                  uint64_t pool_blks, struct bs_err *err)
-{
-    uint64_t old_size = op->old_node.size_bytes;
-    uint64_t new_blks = bs_div_up(op->new_node.size_bytes, BLK);
-    struct omap_run run = { .source = source };
-    uint32_t i;
-    int r;
-
-    if (!(op->flags & BSTORE_OP_CONTENT) || !(op->flags & BSTORE_OP_IN_PLACE) ||
-        op->new_node.type != BSTORE_FILE ||
-        !bs_within(op->pool_blk, new_blks, pool_blks))
-        return bs_fail(err, EINVAL, "%s: cannot be replaced in place", op->path);
-    for (i = 0; i < op->n_old_extents; i++) {
-        const struct bstore_extent *e = &op->old_extents[i];
-        bool tail;
-
-        /* The last block of a file may be told by the bytes it uses. */
-        tail = bs_within(e->file_off, e->bytes, old_size) &&
-               e->file_off + e->bytes == old_size;
-        run.blk = e->disk_off / BLK;
-        run.count = bs_div_up(e->bytes, BLK);
-        run.src_blk = op->pool_blk + e->file_off / BLK;
-        if (e->disk_off % BLK || e->file_off % BLK || (e->bytes % BLK && !tail) ||
-            !bs_within(e->file_off / BLK, run.count, new_blks))
-            return bs_fail(err, EINVAL, "%s: its blocks cannot take the new "
-                           "content in place", op->path);
-        if (run.count == 0)
-            continue;
-        if (!bs_within(run.blk, run.count, v->size_blk))
-            return bs_fail(err, ENXIO, "%s: lies beyond the volume", op->path);
-        r = omap_builder_add(b, &run);
-        if (r < 0)
-            return bs_fail_errno(err, -r, "%s: cannot map it", op->path);
-    }
-    return 0;
-}
-
-static int add_patch(struct bstore_volume *v, struct omap_builder *b,
-                     const struct bstore_applied *a, struct bstore_patch *patch,
-                     struct bs_err *err)
-{
-    const struct bstore_manifest *m = bstore_patch_manifest(patch);
-    uint32_t i, source;
-    uint64_t pool_blks;
-    int r;
-
-    if (a->n_ops != m->n_ops || a->n_groups != m->n_groups)
-        return bs_fail(err, EINVAL, "the list does not fit patch %s", m->name);
-    r = vol_source_get(v, false, &a->patch, bstore_patch_pool_fd(patch),
-                       &source, err);
-    if (r < 0)
-        return r;
-    pool_blks = v->sources[source]->size_blk;
-    if (pool_blks > m->pool_blks)
-        pool_blks = m->pool_blks;
-    omap_builder_next_layer(b);
-    for (i = 0; r == 0 && i < a->n_ops; i++)
-        if (bit(a->in_place, i))
-            r = add_op(v, b, &m->ops[i], source, pool_blks, err);
-    return r;
-}
-
-/* Lists are short; a patch that the session has open is not read again. */
-int vol_build_map(struct bstore_volume *v, const struct bstore_applied *list,
-                  size_t n, struct bstore_digest *to, struct omap **out,
-                  struct bs_err *err)
-{
-    struct bstore_patch *opened = NULL, *patch;
-    struct omap_builder *b;
-    size_t i;
-    int r = 0;
-
-    b = omap_builder_new(v->size_blk);
-    if (!b)
-        return bs_fail(err, ENOMEM, "no memory");
-    for (i = 0; r == 0 && i < n; i++) {
-        patch = v->session_patch;
-        if (!patch || !bstore_digest_eq(bstore_patch_id(patch), &list[i].patch)) {
-            r = bstore_patch_open(v->store, &list[i].patch, &opened, err);
-            patch = opened;
-        }
-        if (r == 0)
-            r = add_patch(v, b, &list[i], patch, err);
-        if (r == 0)
-            to[i] = bstore_patch_manifest(patch)->to;
-        bstore_patch_close(opened);
-        opened = NULL;
-    }
-    if (r == 0) {
-        r = omap_builder_finish(b, out);
-        if (r < 0)
-            bs_fail_errno(err, -r, "%s: cannot build the map", v->name);
-    }
-    omap_builder_free(b);
-    return r;
-}
 
 const struct bstore_applied *bstore_volume_applied(const struct bstore_volume *v,
                                                    size_t *n)
@@ -215,6 +107,27 @@ static bool all_pinned(struct bstore_volume *v,
     return pinned;
 }
 
+/* What each patch of the list makes; -EINVAL if the list does not fit one. */
+static int look_up_patches(struct bstore_volume *v,
+                           const struct bstore_applied *list, size_t n,
+                           struct bstore_digest *to, struct bs_err *err)
+{
+    struct bstore_patch_meta meta;
+    size_t i;
+    int r = 0;
+
+    for (i = 0; r == 0 && i < n; i++) {
+        r = bstore_patch_meta_read(v->store, &list[i].patch, &meta, err);
+        if (r == 0 && (list[i].n_ops != meta.info.n_ops ||
+                       list[i].n_groups != meta.info.n_groups))
+            r = bs_fail(err, EINVAL, "the list does not fit patch %s",
+                        meta.info.name);
+        if (r == 0)
+            to[i] = meta.info.to;
+    }
+    return r;
+}
+
 int bstore_volume_commit(struct bstore_volume *v,
                          const struct bstore_applied *list, size_t n,
                          struct bs_err *err)
@@ -222,6 +135,7 @@ int bstore_volume_commit(struct bstore_volume *v,
     struct vol_applied fresh = { 0 }, old;
     struct bstore_digest *to = NULL;
     bool keep_map = same_map(&v->applied, list, n), locked = false;
+    struct vol_map_file file = VOL_NO_MAP_FILE, former_file;
     struct omap *map = NULL, *former;
     int r;
 
@@ -244,7 +158,9 @@ int bstore_volume_commit(struct bstore_volume *v,
     if (keep_map && n > 0)
         memcpy(to, v->applied.to, n * sizeof(*to));
     else if (!keep_map)
-        r = vol_build_map(v, list, n, to, &map, err);
+        r = look_up_patches(v, list, n, to, err);
+    if (r == 0 && !keep_map)
+        r = vol_map_get(v, list, n, &map, &file, err);
     if (r < 0)
         goto out;
     r = vol_applied_copy(&fresh, list, to, n);
@@ -268,12 +184,16 @@ int bstore_volume_commit(struct bstore_volume *v,
         former = omap_slot_publish(&v->slot, map);
         v->map = map;
         map = former;
+        former_file = v->map_file;
+        v->map_file = file;
+        file = former_file;
     }
     vol_drain(v);
 out:
     if (locked)
         bstore_unlock(v->store);
     omap_free(map);
+    vol_map_file_leave(v->store, &file);
     vol_applied_fini(&fresh);
     free(to);
     return r;

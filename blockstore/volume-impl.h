@@ -10,7 +10,8 @@
  *   volume-recent.c   what no flush has logged yet, kept from kill -9
  *   volume-log.c      the log's form and replay
  *   volume-session.c  sources and tokens
- *   volume-apply.c    the applied list and the map that follows from it
+ *   volume-apply.c    the applied list
+ *   volume-map.c      the map that follows from it, and its file
  *   volume-origin.c   where bytes come from; figures; export
  *
  * Invariants:
@@ -55,6 +56,14 @@ struct vol_session {
     uint32_t source[2];   /* by the token's source byte */
     uint64_t size_blk[2];
 };
+
+/* The file of a map in maps/ of the store, which all volumes share that need
+ * the same.  While the fd is open nobody removes it. */
+struct vol_map_file {
+    struct bstore_digest name;
+    int fd; /* holds a shared flock; -1: the map has no file */
+};
+#define VOL_NO_MAP_FILE { .fd = -1 }
 
 struct vol_stripe {
     _Alignas(64) pthread_rwlock_t lock;
@@ -120,6 +129,7 @@ struct bstore_volume {
 
     /* The control path's. */
     struct omap *map; /* what the slot holds */
+    struct vol_map_file map_file;
     struct vol_applied applied;
     struct bstore_patch *session_patch; /* borrowed */
 
@@ -214,9 +224,15 @@ int vol_source_put_at(struct bstore_volume *v, uint32_t index,
                       const struct vol_source_id *id, struct bs_err *err);
 void vol_sources_close(struct bstore_volume *v);
 
-/* ---- volume-apply.c ------------------------------------------------------- */
-int vol_build_map(struct bstore_volume *v, const struct bstore_applied *list,
-                  size_t n, struct bstore_digest *to, struct omap **out,
-                  struct bs_err *err);
+/* ---- volume-map.c --------------------------------------------------------- */
+/* The map that follows from a list, its sources numbered as the volume's; NULL
+ * for the empty one.  Mapped from its file where there is one or one can be
+ * made, else built in our own memory. */
+int vol_map_get(struct bstore_volume *v, const struct bstore_applied *list,
+                size_t n, struct omap **out, struct vol_map_file *file,
+                struct bs_err *err);
+/* The map that was mapped from it is free.  Removes the file if we were the
+ * last to have it open. */
+void vol_map_file_leave(struct bstore *store, struct vol_map_file *file);
 
 #endif

@@ -286,6 +286,8 @@ static int remove_locked(struct bstore *store, const char *name,
         return lock_fd;
     }
     r = bstore_retire(store, "volumes", name, err);
+    if (r == 0)
+        bstore_maps_sweep(store);
     close(lock_fd);
     close(dirfd);
     return r;

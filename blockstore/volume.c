@@ -45,6 +45,7 @@ static void init(struct bstore_volume *v, struct bstore *store,
     v->recent_file = -1;
     atomic_init(&v->recent_fd, v->rdonly ? VOL_RECENT_OFF : VOL_RECENT_NONE);
     pthread_mutex_init(&v->recent_lock, NULL);
+    v->map_file.fd = -1;
     pthread_mutex_init(&v->dirty_lock, NULL);
     pthread_mutex_init(&v->flush_lock, NULL);
     pthread_mutex_init(&v->log_lock, NULL);
@@ -165,7 +166,6 @@ static int check_tokens(struct bstore_volume *v, struct bs_err *err)
 static int adopt(struct bstore_volume *v, struct vol_state *s,
                  struct bs_err *err)
 {
-    struct bstore_digest *to;
     uint32_t i;
     int r = 0;
 
@@ -184,11 +184,8 @@ static int adopt(struct bstore_volume *v, struct vol_state *s,
         r = check_tokens(v, err);
     if (r < 0 || v->applied.n == 0)
         return r;
-    to = calloc(v->applied.n, sizeof(*to));
-    if (!to)
-        return bs_fail(err, ENOMEM, "no memory");
-    r = vol_build_map(v, v->applied.list, v->applied.n, to, &v->map, err);
-    free(to);
+    r = vol_map_get(v, v->applied.list, v->applied.n, &v->map, &v->map_file,
+                    err);
     if (r == 0)
         omap_slot_publish(&v->slot, v->map);
     return r;
@@ -302,6 +299,7 @@ void bstore_volume_close(struct bstore_volume *v)
     pthread_mutex_destroy(&v->log_lock);
     pthread_mutex_destroy(&v->recent_lock);
     close_fd(v->recent_file);
+    close_fd(v->map_file.fd); /* the file stays, for the next time */
     close_fd(v->data_fd);
     close_fd(v->log_fd);
     close_fd(v->lock_fd);

@@ -8,6 +8,7 @@
  *   STORE/images/DIGEST/{data,digests,meta.json}
  *   STORE/patches/DIGEST/{bundle,pool,meta.json}
  *   STORE/volumes/NAME/{meta.json,data,log,lock,control.sock}
+ *   STORE/maps/DIGEST                 what volumes' patches supersede
  *
  * A thing under its final name is complete and durable; what is being made
  * has a name that begins with ".tmp-" and is swept when the store is opened
