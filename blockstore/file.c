@@ -58,6 +58,11 @@ void bs_file_set_ops(const struct bs_file_ops *to)
     ops = &mixed;
 }
 
+bool bs_file_reads_plainly(void)
+{
+    return ops->pread == pread;
+}
+
 /* Moves as much as there is; *done tells how much. */
 static int read_upto(int fd, uint8_t *buf, size_t n, uint64_t off, size_t *done)
 {

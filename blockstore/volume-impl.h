@@ -5,7 +5,8 @@
  *   volume.c          open, close
  *   volume-store.c    create, lock, remove: the folder
  *   volume-list.c     list, find, uses: seen from outside
- *   volume-io.c       read, write, trim, zero
+ *   volume-io.c       requests: read, write, trim, zero
+ *   volume-read.c     where the bytes of a range are, and reading them
  *   volume-flush.c    durability: flush, the log's tail, compaction
  *   volume-recent.c   what no flush has logged yet, kept from kill -9
  *   volume-log.c      the log's form and replay
@@ -35,6 +36,7 @@
 #include <stdatomic.h>
 
 #include "bs/log.h"
+#include "bs/view.h"
 #include "omap-slot.h"
 #include "volume-log.h"
 
@@ -47,6 +49,7 @@
 struct vol_source {
     struct vol_source_id id;
     int fd;
+    struct bs_view view;
     uint64_t size_blk;
     bool logged; /* control path: a record in the log names it */
 };
@@ -81,6 +84,7 @@ struct bstore_volume {
     struct bstore_digest image_digest;
     int64_t created;
     int dirfd, lock_fd, data_fd, image_fd;
+    struct bs_view data_view, image_view;
     bool rdonly;
     uint64_t size_bytes, size_blk, image_blk;
     struct bstore_image *image;

@@ -33,74 +33,7 @@ static int answer(struct bstore_volume *v, int r)
     }
 }
 
-/* ---- reading --------------------------------------------------------------- */
-
-/* Blocks in state IMAGE: the map's, else the golden image's, else zeros. */
-static int read_image(struct bstore_volume *v, const struct omap *map,
-                      uint8_t *buf, size_t n, uint64_t off)
-{
-    uint64_t end = v->image_blk * BLK;
-    struct omap_run run;
-    size_t part, in_blk;
-    int r;
-
-    for (; n > 0; n -= part, buf += part, off += part) {
-        in_blk = off % BLK;
-        run = omap_lookup(map, off / BLK, bs_div_up(in_blk + n, BLK));
-        part = run.count * BLK - in_blk;
-        if (part > n)
-            part = n;
-        if (run.source != OMAP_BASE) {
-            r = bs_file_read(v->sources[run.source]->fd, buf, part,
-                             run.src_blk * BLK + in_blk);
-        } else if (off >= end) {
-            memset(buf, 0, part);
-            r = 0;
-        } else {
-            if (part > end - off)
-                part = end - off;
-            r = bs_file_read(v->image_fd, buf, part, off);
-        }
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
-int vol_read_locked(struct bstore_volume *v, const struct omap *map, void *buf,
-                    size_t n, uint64_t off)
-{
-    struct omap_state_run run;
-    size_t part, in_blk;
-    uint8_t *to = buf;
-    int r = 0;
-
-    for (; n > 0; n -= part, to += part, off += part) {
-        in_blk = off % BLK;
-        run = omap_states_run(v->states, off / BLK, bs_div_up(in_blk + n, BLK));
-        part = run.count * BLK - in_blk;
-        if (part > n)
-            part = n;
-        switch (run.state) {
-        case OMAP_OWN:
-            r = bs_file_read(v->data_fd, to, part, off);
-            break;
-        case OMAP_IMAGE:
-            r = read_image(v, map, to, part, off);
-            break;
-        case OMAP_TOKEN:
-            r = bs_file_read(v->sources[run.source]->fd, to, part,
-                             run.src_blk * BLK + in_blk);
-            break;
-        case OMAP_ZERO:
-            memset(to, 0, part);
-            break;
-        }
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
+/* ---- ranges ---------------------------------------------------------------- */
 
 /* How much of n bytes at off lies in off's chunk. */
 static size_t in_chunk(uint64_t off, uint64_t n)

@@ -61,6 +61,7 @@ static int source_put(struct bstore_volume *v, uint32_t index,
     s->fd = fd;
     fd = -1;
     s->size_blk = (uint64_t)st.st_size / BLK;
+    bs_view_open(&s->view, s->fd, s->size_blk * BLK);
     v->sources[index] = s;
     r = 0;
 out:
@@ -128,6 +129,7 @@ void vol_sources_close(struct bstore_volume *v)
     for (i = 0; i < VOL_MAX_SOURCES; i++) {
         if (!v->sources[i])
             continue;
+        bs_view_close(&v->sources[i]->view);
         close(v->sources[i]->fd);
         free(v->sources[i]);
         v->sources[i] = NULL;

@@ -109,6 +109,8 @@ static int open_image(struct bstore_volume *v, const struct vol_meta *m,
     if ((uint64_t)st.st_size < v->size_bytes)
         return bs_fail(err, EBADMSG, "data: has %" PRIu64 " bytes, not %" PRIu64,
                        (uint64_t)st.st_size, v->size_bytes);
+    bs_view_open(&v->image_view, v->image_fd, v->image_blk * BLK);
+    bs_view_open(&v->data_view, v->data_fd, v->size_bytes);
     return 0;
 }
 
@@ -281,6 +283,8 @@ void bstore_volume_close(struct bstore_volume *v)
     }
     omap_slot_fini(&v->slot); /* with the map */
     vol_sources_close(v);
+    bs_view_close(&v->image_view);
+    bs_view_close(&v->data_view);
     bstore_image_close(v->image);
     omap_states_free(v->states);
     vol_applied_fini(&v->applied);

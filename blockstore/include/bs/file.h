@@ -34,6 +34,9 @@ struct bs_file_ops {
 /* NULL, or a member that is NULL: the system call itself.  ops is copied.  Set
  * before any thread runs. */
 void bs_file_set_ops(const struct bs_file_ops *ops);
+/* Is pread the system call itself?  Who reads past it for speed (bs/view.h)
+ * asks first, so that a layer under it misses nothing. */
+bool bs_file_reads_plainly(void);
 
 /* 0 or negative errno.  bs_file_read: bytes beyond the end of the file are an
  * -EIO, except with _zfill, which reads them as zeros. */
