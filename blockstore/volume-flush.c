@@ -240,7 +240,7 @@ int bstore_volume_flush(struct bstore_volume *v)
     uint64_t want;
     int r;
 
-    vol_count(&v->n.flushes, 1);
+    vol_count(v, VOL_FLUSHES, 1);
     if (v->rdonly)
         return 0;
     pthread_mutex_lock(&v->flush_lock);
@@ -266,7 +266,7 @@ int bstore_volume_flush(struct bstore_volume *v)
     r = v->flush_result;
     pthread_mutex_unlock(&v->flush_lock);
     if (r < 0)
-        vol_count(&v->n.errors, 1);
+        vol_count(v, VOL_ERRORS, 1);
     return r == 0 ? 0 : r == -ENOSPC || r == -EDQUOT ? -ENOSPC : -EIO;
 }
 

@@ -33,6 +33,7 @@
 #define VOLUME_IMPL_H
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 #include "bs/log.h"
@@ -42,6 +43,7 @@
 
 #define BLK OMAP_BLOCK_BYTES
 #define VOL_STRIPES 1024u
+#define VOL_COUNT_SHARDS 16u
 #define VOL_CHUNK_BYTES ((uint64_t)OMAP_CHUNK_BLKS * BLK)
 
 /* Files that tokens and the map name.  An entry never changes once its index
@@ -75,6 +77,23 @@ struct vol_stripe {
 enum {
     VOL_RECENT_NONE = -1, /* not yet: the first change of a state makes it */
     VOL_RECENT_OFF = -2,  /* no more */
+};
+
+enum vol_count {
+    VOL_READS,
+    VOL_WRITES,
+    VOL_FLUSHES,
+    VOL_TRIMS,
+    VOL_ZEROES,
+    VOL_ERRORS,
+    VOL_READ_BYTES,
+    VOL_WRITE_BYTES,
+    VOL_TOKENS,
+    VOL_N_COUNTS,
+};
+
+struct vol_counts {
+    _Alignas(64) atomic_uint_fast64_t n[VOL_N_COUNTS];
 };
 
 struct bstore_volume {
@@ -140,10 +159,7 @@ struct bstore_volume {
     /* Atomic. */
     atomic_bool data_dirty; /* data was written since its last sync began */
     atomic_int recent_fd;   /* recent_file, or one of VOL_RECENT_* */
-    struct {
-        atomic_uint_fast64_t reads, writes, flushes, trims, zeroes, errors,
-            read_bytes, write_bytes, tokens;
-    } n;
+    struct vol_counts counts[VOL_COUNT_SHARDS]; /* by processor */
     struct bs_log_limit io_errors;
 };
 
@@ -153,9 +169,13 @@ static inline pthread_rwlock_t *vol_stripe_of(struct bstore_volume *v,
     return &v->stripes[chunk % VOL_STRIPES].lock;
 }
 
-static inline void vol_count(atomic_uint_fast64_t *n, uint64_t by)
+static inline void vol_count(struct bstore_volume *v, enum vol_count what,
+                             uint64_t by)
 {
-    atomic_fetch_add_explicit(n, by, memory_order_relaxed);
+    struct vol_counts *c =
+        &v->counts[(unsigned)sched_getcpu() % VOL_COUNT_SHARDS];
+
+    atomic_fetch_add_explicit(&c->n[what], by, memory_order_relaxed);
 }
 
 /* ---- volume.c ------------------------------------------------------------- */
@@ -179,10 +199,12 @@ bool vol_still_there(struct bstore *store, const char *name, int dirfd);
 int vol_take_lock(int dirfd, const char *name, bool shared, int wait_ms,
                   struct bs_err *err);
 
-/* ---- volume-io.c: a range within one chunk, which the caller holds -------- */
-/* Shared suffices. */
+/* ---- volume-read.c --------------------------------------------------------- */
+/* A range within one chunk, which the caller holds at least shared. */
 int vol_read_locked(struct bstore_volume *v, const struct omap *map, void *buf,
                     size_t n, uint64_t off);
+
+/* ---- volume-io.c: a range within one chunk, which the caller holds -------- */
 /* Exclusively: the state changed. */
 void vol_mark_dirty_locked(struct bstore_volume *v, uint64_t chunk);
 /* Exclusively: these bytes become the volume's own. */

@@ -15,7 +15,7 @@ static int answer(struct bstore_volume *v, int r)
 {
     if (r == 0)
         return 0;
-    vol_count(&v->n.errors, 1);
+    vol_count(v, VOL_ERRORS, 1);
     if (r != -ENXIO && r != -EROFS) /* not the guest's own mistake */
         bs_log_limited(&v->io_errors, BS_LOG_WARN, "volume",
                        "a guest's request failed volume=%s errno=%d", v->name,
@@ -53,10 +53,10 @@ int bstore_volume_read(struct bstore_volume *v, void *buf, uint32_t count,
     size_t part;
     int r = 0;
 
-    vol_count(&v->n.reads, 1);
+    vol_count(v, VOL_READS, 1);
     if (!bs_within(off, n, v->size_bytes))
         return answer(v, -ENXIO);
-    vol_count(&v->n.read_bytes, n);
+    vol_count(v, VOL_READ_BYTES, n);
     ref = omap_slot_get(&v->slot);
     for (; r == 0 && n > 0; n -= part, to += part, off += part) {
         part = in_chunk(off, n);
@@ -213,12 +213,12 @@ int bstore_volume_write(struct bstore_volume *v, const void *buf,
     size_t part;
     int r = 0;
 
-    vol_count(&v->n.writes, 1);
+    vol_count(v, VOL_WRITES, 1);
     if (v->rdonly)
         return answer(v, -EROFS);
     if (!bs_within(off, n, v->size_bytes))
         return answer(v, -ENXIO);
-    vol_count(&v->n.write_bytes, n);
+    vol_count(v, VOL_WRITE_BYTES, n);
     ref = omap_slot_get(&v->slot);
     for (; r == 0 && n > 0; n -= part, from += part, off += part) {
         part = in_chunk(off, n);
@@ -302,7 +302,7 @@ static int zero_range(struct bstore_volume *v, uint64_t n, uint64_t off,
 int bstore_volume_trim(struct bstore_volume *v, uint32_t count, uint64_t off,
                        bool fua)
 {
-    vol_count(&v->n.trims, 1);
+    vol_count(v, VOL_TRIMS, 1);
     return zero_range(v, count, off, false, fua);
 }
 
@@ -313,6 +313,6 @@ int bstore_volume_zero(struct bstore_volume *v, uint32_t count, uint64_t off,
                        bool may_trim, bool fua)
 {
     (void)may_trim;
-    vol_count(&v->n.zeroes, 1);
+    vol_count(v, VOL_ZEROES, 1);
     return zero_range(v, count, off, true, fua);
 }

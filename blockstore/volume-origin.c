@@ -255,18 +255,28 @@ static void count_states(struct bstore_volume *v, uint64_t blks[4])
     }
 }
 
+static uint64_t counted(struct bstore_volume *v, enum vol_count what)
+{
+    uint64_t sum = 0;
+    unsigned i;
+
+    for (i = 0; i < VOL_COUNT_SHARDS; i++)
+        sum += atomic_load_explicit(&v->counts[i].n[what], memory_order_relaxed);
+    return sum;
+}
+
 void bstore_volume_stats(struct bstore_volume *v, struct bstore_volume_stats *out)
 {
     struct bstore_volume_stats s = {
-        .reads = atomic_load(&v->n.reads),
-        .writes = atomic_load(&v->n.writes),
-        .flushes = atomic_load(&v->n.flushes),
-        .trims = atomic_load(&v->n.trims),
-        .zeroes = atomic_load(&v->n.zeroes),
-        .errors = atomic_load(&v->n.errors),
-        .read_bytes = atomic_load(&v->n.read_bytes),
-        .write_bytes = atomic_load(&v->n.write_bytes),
-        .tokens = atomic_load(&v->n.tokens),
+        .reads = counted(v, VOL_READS),
+        .writes = counted(v, VOL_WRITES),
+        .flushes = counted(v, VOL_FLUSHES),
+        .trims = counted(v, VOL_TRIMS),
+        .zeroes = counted(v, VOL_ZEROES),
+        .errors = counted(v, VOL_ERRORS),
+        .read_bytes = counted(v, VOL_READ_BYTES),
+        .write_bytes = counted(v, VOL_WRITE_BYTES),
+        .tokens = counted(v, VOL_TOKENS),
         .state_bytes = omap_states_memory_bytes(v->states),
     };
     struct omap_ref ref;

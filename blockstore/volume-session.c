@@ -187,7 +187,7 @@ static int set_tokens(struct bstore_volume *v, uint64_t blk, uint64_t count,
     if (r == 0) {
         v->punch[blk / OMAP_CHUNK_BLKS] = 1; /* it may have been own */
         vol_mark_dirty_locked(v, blk / OMAP_CHUNK_BLKS);
-        vol_count(&v->n.tokens, count);
+        vol_count(v, VOL_TOKENS, count);
     } else {
         vol_recent_undo_locked(v, blk, count);
     }

@@ -18,18 +18,25 @@
 
 #include "omap.h"
 
-struct omap_slot {
-    _Atomic(struct omap *) map;
-    atomic_uint phase;         /* which counter new readers use: 0 or 1 */
-    unsigned undrained;        /* the publisher's: counters to be seen at 0 */
-    _Alignas(64) atomic_uint readers0;
-    _Alignas(64) atomic_uint readers1;
+/* Readers count themselves where their processor does, so that those of many
+ * processors do not pass one cache line around. */
+#define OMAP_SLOT_SHARDS 16u
+
+struct omap_slot_shard {
+    _Alignas(64) atomic_uint readers[2]; /* by phase */
 };
 
-/* A reader's hold on one version. */
+struct omap_slot {
+    _Atomic(struct omap *) map;
+    atomic_uint phase;  /* which counters new readers use: 0 or 1 */
+    uint32_t undrained; /* the publisher's: counters to be seen at 0 */
+    struct omap_slot_shard shard[OMAP_SLOT_SHARDS];
+};
+
+/* A reader's hold on one version; any thread may put it. */
 struct omap_ref {
     const struct omap *map; /* may be NULL: the empty map */
-    unsigned phase;
+    uint8_t shard, phase;
 };
 
 /* map is taken; NULL is the empty map. */

@@ -171,7 +171,7 @@ START_TEST(a_reader_with_a_stale_phase_is_waited_for)
     omap_free(one);
 
     /* omap_slot_get(), in its two halves */
-    atomic_fetch_add(&slot.readers0, 1);
+    atomic_fetch_add(&slot.shard[0].readers[0], 1);
     late.map = atomic_load(&slot.map);
     ck_assert_ptr_eq(omap_slot_publish(&slot, NULL), two);
     for (int i = 0; i < 5; i++)
