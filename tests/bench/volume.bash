@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Sourced by benchmarks: a volume that has lived, and the clean-up of them all.
 #   $d     the benchmark's own folder, removed at its end
-#   $mib   size of the volume
+#   $mib   size of the volume; set by who sources this
 
 say() { echo "bench: $*" >&2; }
 
@@ -20,19 +20,20 @@ bench_begin() {
     export BLKSUB_STORE=$d/store
 }
 
-# Trees of 4 MiB files that fill seven eighths of the disk.  v1 and, by a 26th of
+# Trees of 4 MiB files that fill three quarters of the disk.  v1 and, by a 22nd of
 # the files each, v2, v3, v4: three patches that cover a tenth of the disk.
 make_patches() {
-    local i v n=$((mib / 4 * 7 / 8))
+    # shellcheck disable=SC2154
+    local i v n=$((mib * 3 / 16))
     say "making $mib MiB images and three patches"
     mkdir -p "$d/tree"
     for i in $(seq 1 "$n"); do
         head -c $((4 << 20)) /dev/urandom >"$d/tree/f$i"
     done
-    "$B/blksub" keygen -o "$d/k"
+    "$B/blksub" keygen -o "$d/k" >/dev/null
     mkdir -p "$BLKSUB_STORE"
     for v in 1 2 3 4; do
-        [ "$v" = 1 ] || for i in $(seq "$v" 26 "$n"); do
+        [ "$v" = 1 ] || for i in $(seq "$v" 22 "$n"); do
             head -c $((4 << 20)) /dev/urandom >"$d/tree/f$i"
         done
         truncate -s "${mib}M" "$d/v.raw"
