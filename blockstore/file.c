@@ -145,13 +145,23 @@ int bs_file_truncate(int fd, uint64_t len)
     return 0;
 }
 
-int bs_file_punch(int fd, uint64_t off, uint64_t len)
+static int allocate(int fd, int mode, uint64_t off, uint64_t len)
 {
-    while (ops->fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                          (off_t)off, (off_t)len) != 0)
+    while (ops->fallocate(fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)off,
+                         (off_t)len) != 0)
         if (errno != EINTR)
             return -errno;
     return 0;
+}
+
+int bs_file_punch(int fd, uint64_t off, uint64_t len)
+{
+    return allocate(fd, FALLOC_FL_PUNCH_HOLE, off, len);
+}
+
+int bs_file_zero_range(int fd, uint64_t off, uint64_t len)
+{
+    return allocate(fd, FALLOC_FL_ZERO_RANGE, off, len);
 }
 
 int bs_file_chmod(int fd, mode_t mode)

@@ -8,7 +8,7 @@
 #include "bs/file.h"
 #include "volume-impl.h"
 
-static const uint8_t zero_blk[BLK];
+static const uint8_t zeros[16 * BLK];
 
 /* What the data path may answer (bstore-volume.h). */
 static int answer(struct bstore_volume *v, int r)
@@ -96,6 +96,12 @@ static int set_state_locked(struct bstore_volume *v, uint64_t blk,
     return r;
 }
 
+static void mark_data_dirty(struct bstore_volume *v)
+{
+    if (!atomic_load(&v->data_dirty))
+        atomic_store(&v->data_dirty, true);
+}
+
 /* Bytes into the data file.  The mark comes after the write: flush clears it
  * before it syncs, so a write it finds marked is in its sync, and one that it
  * does not yet find was not complete when flush was called. */
@@ -104,8 +110,7 @@ static int write_data(struct bstore_volume *v, const void *buf, size_t n,
 {
     int r = bs_file_write(v->data_fd, buf, n, off);
 
-    if (!atomic_load(&v->data_dirty))
-        atomic_store(&v->data_dirty, true);
+    mark_data_dirty(v);
     return r;
 }
 
@@ -245,36 +250,68 @@ static int set_zero_locked(struct bstore_volume *v, uint64_t blk, uint64_t count
     return r;
 }
 
+/* What a request for zeros wants. */
+enum zeros {
+    DISCARD,    /* whole blocks inside the range only */
+    ZERO_TRIM,  /* the whole range; it need not take space */
+    ZERO_KEEP,  /* the whole range, with its space */
+};
+
 /* Zeros into a part of one block. */
 static int zero_edge_locked(struct bstore_volume *v, const struct omap *map,
-                            size_t n, uint64_t off)
+                            size_t n, uint64_t off, enum zeros how)
 {
-    if (n == 0 || all_in_state(v, OMAP_ZERO, n, off))
+    if (n == 0 || how == DISCARD ||
+        (how == ZERO_TRIM && all_in_state(v, OMAP_ZERO, n, off)))
         return 0;
-    return vol_write_own_locked(v, map, zero_blk, n, off);
+    return vol_write_own_locked(v, map, zeros, n, off);
 }
 
-/* n bytes in one chunk; edges: the parts of blocks too. */
-static int zero_in_chunk_locked(struct bstore_volume *v, const struct omap *map,
-                                size_t n, uint64_t off, bool edges)
+/* Zeros that have their space, so that a write there never finds the host full.
+ * In data at once: as after a write of zeros. */
+static int provision_locked(struct bstore_volume *v, uint64_t blk,
+                            uint64_t count)
 {
-    uint64_t end = off + n;
-    uint64_t first = bs_align_up(off, BLK), last = bs_align_down(end, BLK);
-    int r = 0;
+    uint64_t off = blk * BLK, n = count * BLK;
+    size_t part;
+    int r;
 
-    if (first > last) /* inside one block */
-        return edges ? zero_edge_locked(v, map, n, off) : 0;
-    if (edges)
-        r = zero_edge_locked(v, map, first - off, off);
-    if (r == 0 && edges)
-        r = zero_edge_locked(v, map, end - last, last);
-    if (r == 0 && last > first)
-        r = set_zero_locked(v, first / BLK, (last - first) / BLK);
+    r = bs_file_zero_range(v->data_fd, off, n);
+    if (r == 0)
+        mark_data_dirty(v);
+    if (r == -EOPNOTSUPP)
+        for (r = 0; r == 0 && n > 0; n -= part, off += part) {
+            part = n < sizeof(zeros) ? n : sizeof(zeros);
+            r = write_data(v, zeros, part, off);
+        }
+    if (r == 0 && !all_in_state(v, OMAP_OWN, count * BLK, blk * BLK))
+        r = set_state_locked(v, blk, count, OMAP_OWN);
     return r;
 }
 
+/* n bytes in one chunk. */
+static int zero_in_chunk_locked(struct bstore_volume *v, const struct omap *map,
+                                size_t n, uint64_t off, enum zeros how)
+{
+    uint64_t end = off + n;
+    uint64_t first = bs_align_up(off, BLK), last = bs_align_down(end, BLK);
+    int r;
+
+    if (first > last) /* inside one block */
+        return zero_edge_locked(v, map, n, off, how);
+    r = zero_edge_locked(v, map, first - off, off, how);
+    if (r == 0)
+        r = zero_edge_locked(v, map, end - last, last, how);
+    if (r < 0 || last == first)
+        return r;
+    first /= BLK;
+    last /= BLK;
+    return how == ZERO_KEEP ? provision_locked(v, first, last - first)
+                            : set_zero_locked(v, first, last - first);
+}
+
 static int zero_range(struct bstore_volume *v, uint64_t n, uint64_t off,
-                      bool edges, bool fua)
+                      enum zeros how, bool fua)
 {
     pthread_rwlock_t *lock;
     struct omap_ref ref;
@@ -290,7 +327,7 @@ static int zero_range(struct bstore_volume *v, uint64_t n, uint64_t off,
         part = in_chunk(off, n);
         lock = vol_stripe_of(v, off / VOL_CHUNK_BYTES);
         pthread_rwlock_wrlock(lock);
-        r = zero_in_chunk_locked(v, ref.map, part, off, edges);
+        r = zero_in_chunk_locked(v, ref.map, part, off, how);
         pthread_rwlock_unlock(lock);
     }
     omap_slot_put(&v->slot, ref);
@@ -303,16 +340,12 @@ int bstore_volume_trim(struct bstore_volume *v, uint32_t count, uint64_t off,
                        bool fua)
 {
     vol_count(v, VOL_TRIMS, 1);
-    return zero_range(v, count, off, false, fua);
+    return zero_range(v, count, off, DISCARD, fua);
 }
 
-/* The data file never sets space aside, so may_trim makes no difference: a
- * zeroed block takes none, and writing to it may find the host full, as the
- * first write to any block may. */
 int bstore_volume_zero(struct bstore_volume *v, uint32_t count, uint64_t off,
                        bool may_trim, bool fua)
 {
-    (void)may_trim;
     vol_count(v, VOL_ZEROES, 1);
-    return zero_range(v, count, off, true, fua);
+    return zero_range(v, count, off, may_trim ? ZERO_TRIM : ZERO_KEEP, fua);
 }

@@ -69,7 +69,9 @@ int bstore_volume_flush(struct bstore_volume *v);
 /* Discard: whole blocks inside the range become zero, the edges stay. */
 int bstore_volume_trim(struct bstore_volume *v, uint32_t count, uint64_t off,
                        bool fua);
-/* The range reads as zeros afterwards; may_trim = need not take space. */
+/* The range reads as zeros afterwards.  may_trim: it need not take space, and
+ * a later write may find the host full; else its space is set aside, for which
+ * the host must have it: -ENOSPC. */
 int bstore_volume_zero(struct bstore_volume *v, uint32_t count, uint64_t off,
                        bool may_trim, bool fua);
 

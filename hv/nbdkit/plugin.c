@@ -189,11 +189,16 @@ static int plugin_trim(void *handle, uint32_t count, uint64_t offset,
                      "trim", offset);
 }
 
-/* Zeroing is a change of the map and no data: always fast. */
+/* Zeroing is a change of the map and no data: always fast, but where the client
+ * wants the space set aside (NBD's NO_HOLE): not every file system can. */
 static int plugin_zero(void *handle, uint32_t count, uint64_t offset,
                        uint32_t flags)
 {
     (void)handle;
+    if ((flags & NBDKIT_FLAG_FAST_ZERO) && !(flags & NBDKIT_FLAG_MAY_TRIM)) {
+        nbdkit_set_error(EOPNOTSUPP); /* an answer, not a failure */
+        return -1;
+    }
     return io_answer(bstore_volume_zero(hv_worker_volume(worker), count, offset,
                                         flags & NBDKIT_FLAG_MAY_TRIM,
                                         flags & NBDKIT_FLAG_FUA),

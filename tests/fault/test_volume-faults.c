@@ -180,12 +180,12 @@ static void do_write(uint32_t n, uint64_t off, uint64_t seed, bool fua)
         promised();
 }
 
-static void do_zero(uint32_t n, uint64_t off)
+static void do_zero(uint32_t n, uint64_t off, bool may_trim)
 {
     int r;
 
     vm_write(&m, v, NULL, n, off);
-    r = bstore_volume_zero(v, n, off, true, false);
+    r = bstore_volume_zero(v, n, off, may_trim, false);
     after(r);
 }
 
@@ -252,12 +252,13 @@ static void story(void)
     do_write(2 * BLK + 512, 511 * BLK - 512, 3, false); /* two chunks */
     do_flush();
     do_write(700, 11 * BLK + 3, 4, true);
-    do_zero(5 * BLK, 9 * BLK + 512);
+    do_zero(5 * BLK, 9 * BLK + 512, true);
+    do_zero(6 * BLK, 30 * BLK - 512, false);
     do_token();
     do_flush();
     do_commit(1);
     do_write(BLK, 60 * BLK, 5, false);
-    do_zero(2 * BLK, 510 * BLK);
+    do_zero(2 * BLK, 510 * BLK, true);
     do_commit(2);
     after(bstore_volume_compact(v, NULL) < 0 ? -EIO : 0);
     do_write(9 * BLK, 1390 * BLK, 6, true);

@@ -286,6 +286,46 @@ START_TEST(a_trim_gives_the_host_its_space_back)
 }
 END_TEST
 
+static int l_no_zero_range(int fd, int mode, off_t off, off_t len)
+{
+    if (mode & FALLOC_FL_ZERO_RANGE) {
+        errno = EOPNOTSUPP;
+        return -1;
+    }
+    return fallocate(fd, mode, off, len);
+}
+
+/* With the file system's help and without. */
+START_TEST(zeros_that_keep_their_space_take_it)
+{
+    struct bs_file_ops plain = fix_no_sync;
+    struct bstore_volume_info before, after;
+    static uint8_t buf[600 * BLK];
+
+    plain.fallocate = _i ? l_no_zero_range : fallocate;
+    bs_file_set_ops(&plain);
+    ok(bstore_volume_find(f.store, "v1", &before, &err));
+    fill(buf, 5 * BLK, 1);
+    ck_assert_int_eq(bstore_volume_write(v, buf, 5 * BLK, 300 * BLK, false), 0);
+    ck_assert_int_eq(bstore_volume_trim(v, 9 * BLK, 290 * BLK, false), 0);
+    ck_assert_int_eq(bstore_volume_zero(v, 599 * BLK, 4 * BLK + 100, false, false),
+                     0);
+    ck_assert_int_eq(bstore_volume_flush(v), 0);
+    ok(bstore_volume_find(f.store, "v1", &after, &err));
+    ck_assert_uint_ge(after.data_bytes, before.data_bytes + 600 * BLK);
+    ck_assert_int_eq(bstore_volume_read(v, buf, 600 * BLK, 4 * BLK), 0);
+    ck_assert_mem_eq(buf, f.golden + 4 * BLK, 100);
+    ck_assert_mem_eq(buf + 599 * BLK + 100, f.golden + 603 * BLK + 100, BLK - 100);
+    for (size_t i = 100; i < 599 * BLK + 100; i++)
+        if (buf[i])
+            ck_abort_msg("byte %zu is %02x", i, buf[i]);
+    /* Given back when it may be. */
+    ck_assert_int_eq(bstore_volume_zero(v, 600 * BLK, 4 * BLK, true, true), 0);
+    ok(bstore_volume_find(f.store, "v1", &after, &err));
+    ck_assert_uint_le(after.data_bytes, before.data_bytes + 8 * BLK);
+}
+END_TEST
+
 START_TEST(the_log_is_compacted_when_it_has_grown)
 {
     struct bstore_volume_info info;
@@ -533,6 +573,7 @@ int main(void)
     tcase_add_test(tc, features_to_clear_are_cleared_by_a_writer_only);
     tcase_add_test(tc, beyond_the_end_is_refused);
     tcase_add_test(tc, a_trim_gives_the_host_its_space_back);
+    tcase_add_loop_test(tc, zeros_that_keep_their_space_take_it, 0, 2);
     tcase_add_test(tc, the_log_is_compacted_when_it_has_grown);
     tcase_add_test(tc, origins_cover_the_range_in_order);
     tcase_add_test(tc, serves_is_exact);
