@@ -44,6 +44,15 @@ requires_guests() {
     }
 }
 
+# requires_python_nbd: sets nbd_python to a Python that has libnbd's module.
+requires_python_nbd() {
+    for nbd_python in python3 /usr/bin/python3; do
+        ! "$nbd_python" -c 'import nbd' 2>/dev/null || return 0
+    done
+    echo "needs python3-libnbd"
+    exit 77
+}
+
 say() { printf -- '-- %s\n' "$*"; }
 
 fail() {
