@@ -159,6 +159,11 @@ int bs_file_punch(int fd, uint64_t off, uint64_t len)
     return allocate(fd, FALLOC_FL_PUNCH_HOLE, off, len);
 }
 
+int bs_file_reserve(int fd, uint64_t off, uint64_t len)
+{
+    return allocate(fd, 0, off, len);
+}
+
 int bs_file_zero_range(int fd, uint64_t off, uint64_t len)
 {
     return allocate(fd, FALLOC_FL_ZERO_RANGE, off, len);

@@ -6,6 +6,10 @@
  * bytes of its own blocks have been written; so the sync of data that follows
  * covers them, and the log never points at bytes that are not there.
  *
+ * The log has some of the host's space set aside.  On a full host it is the
+ * guest that makes room, by a discard; and this can only be done once the log
+ * has said so.
+ *
  * When a sync fails:
  *  - of the log, or when its end cannot be cut off again: log_broken.  Nothing
  *    is lost, since the state is in memory; the next flush writes a whole new
@@ -30,6 +34,8 @@
 #include "volume-impl.h"
 
 #define BATCH_BYTES (4u * 1024u * 1024u) /* about: one sync of data for each */
+#define SMALL_BATCH_BYTES (16u * 1024u) /* when the host is full */
+#define RESERVE_BYTES (64u * 1024u) /* of the host's, ahead of the log's end */
 #define COMPACT_BYTES (4u * 1024u * 1024u)
 #define COMPACT_TIMES 4u
 #define NEW_LOG ".tmp-log"
@@ -79,6 +85,14 @@ static void give_back(struct bstore_volume *v, size_t from, size_t cut, size_t n
 
 /* ---- the log's tail -------------------------------------------------------- */
 
+/* As far as there is room; it matters only when there is none. */
+void vol_reserve_log_locked(struct bstore_volume *v)
+{
+    if (v->log_reserved < v->log_bytes + RESERVE_BYTES / 2 &&
+        bs_file_reserve(v->log_fd, v->log_bytes, RESERVE_BYTES) == 0)
+        v->log_reserved = v->log_bytes + RESERVE_BYTES;
+}
+
 int vol_append_locked(struct bstore_volume *v)
 {
     int r;
@@ -89,6 +103,8 @@ int vol_append_locked(struct bstore_volume *v)
         if (bs_file_truncate(v->log_fd, v->log_bytes) < 0 ||
             bs_file_datasync(v->log_fd) < 0)
             v->log_broken = true;
+        v->log_reserved = 0; /* that went too */
+        vol_reserve_log_locked(v);
         return r;
     }
     r = bs_file_datasync(v->log_fd);
@@ -98,6 +114,7 @@ int vol_append_locked(struct bstore_volume *v)
     }
     v->log_bytes += v->batch.len;
     v->next_batch++;
+    vol_reserve_log_locked(v);
     return 0;
 }
 
@@ -110,7 +127,7 @@ static int sync_data(struct bstore_volume *v)
     r = bs_file_datasync(v->data_fd);
     if (r < 0) {
         v->data_lost = true;
-        vol_recent_end(v, false); /* it speaks of bytes that may be gone */
+        vol_recent_end(v); /* it speaks of bytes that may be gone */
         bs_log(BS_LOG_ERR, "volume",
                "cannot sync data, no flush can succeed until it is opened "
                "again volume=%s errno=%d", v->name, -r);
@@ -143,16 +160,17 @@ static void punch_chunk(struct bstore_volume *v, uint64_t chunk)
     pthread_rwlock_unlock(lock);
 }
 
-/* Logs v->taken[from..n), as many as make a batch; *upto = the first that was
- * left over. */
-static int log_some(struct bstore_volume *v, size_t from, size_t n, size_t *upto)
+/* Logs v->taken[from..n), as many as make a batch of about max bytes; *upto =
+ * the first that was left over. */
+static int log_some(struct bstore_volume *v, size_t from, size_t n, size_t max,
+                    size_t *upto)
 {
     pthread_rwlock_t *lock;
     size_t i;
     int r = 0;
 
     vlog_batch_begin(&v->batch, &v->log_header, v->next_batch);
-    for (i = from; r == 0 && i < n && v->batch.len < BATCH_BYTES; i++) {
+    for (i = from; r == 0 && i < n && v->batch.len < max; i++) {
         lock = hold_shared(v, v->taken[i]);
         r = vlog_add_chunk(&v->batch, v->states, v->taken[i]);
         /* Whoever changes it from now on puts it in the new list; only the
@@ -207,9 +225,27 @@ static void compact_if_grown(struct bstore_volume *v)
         v->compact_at = v->log_bytes + COMPACT_BYTES;
 }
 
+/* Logs all that is dirty, in batches of about max bytes. */
+static int log_dirty(struct bstore_volume *v, size_t max)
+{
+    size_t n = take_dirty(v), at = 0, upto, i;
+    int r;
+
+    do {
+        r = log_some(v, at, n, max, &upto);
+        if (r < 0) {
+            give_back(v, at, upto, n);
+            return r;
+        }
+        for (i = at; i < upto; i++)
+            punch_chunk(v, v->taken[i]);
+        at = upto;
+    } while (at < n);
+    return 0;
+}
+
 int vol_flush_locked(struct bstore_volume *v)
 {
-    size_t at = 0, upto, n, i;
     int r = 0;
 
     if (v->data_lost)
@@ -219,17 +255,13 @@ int vol_flush_locked(struct bstore_volume *v)
         if (r < 0)
             return r;
     }
-    n = take_dirty(v);
-    do {
-        r = log_some(v, at, n, &upto);
-        if (r < 0) {
-            give_back(v, at, upto, n);
-            return r;
-        }
-        for (i = at; i < upto; i++)
-            punch_chunk(v, v->taken[i]);
-        at = upto;
-    } while (at < n);
+    r = log_dirty(v, BATCH_BYTES);
+    /* On a full host: a little of it fits in what is set aside, and if there
+     * are discards in it they make room for more. */
+    if ((r == -ENOSPC || r == -EDQUOT) && !v->log_broken && !v->data_lost)
+        r = log_dirty(v, SMALL_BATCH_BYTES);
+    if (r < 0)
+        return r;
     compact_if_grown(v);
     /* A compaction that failed may leave the log in doubt. */
     return v->log_broken ? -EIO : 0;
@@ -362,8 +394,10 @@ int vol_rewrite_log_locked(struct bstore_volume *v, struct bs_err *err)
     fd = -1;
     v->log_header = h;
     v->log_bytes = bytes;
+    v->log_reserved = 0;
     v->next_batch = h.first_batch + 1;
     v->log_broken = false;
+    vol_reserve_log_locked(v);
 out:
     if (fd >= 0)
         close(fd);

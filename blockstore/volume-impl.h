@@ -75,7 +75,7 @@ struct vol_stripe {
 };
 
 enum {
-    VOL_RECENT_NONE = -1, /* not yet: the first change of a state makes it */
+    VOL_RECENT_NONE = -1, /* not yet: the first change of a state begins it */
     VOL_RECENT_OFF = -2,  /* no more */
 };
 
@@ -135,6 +135,7 @@ struct bstore_volume {
     int log_fd;
     struct vlog_header log_header;
     uint64_t log_bytes; /* where the next batch goes */
+    uint64_t log_reserved; /* up to where it has its space; 0 = unknown */
     uint64_t next_batch;
     uint64_t compact_at;  /* look at compaction from this length on */
     struct vlog_batch batch;
@@ -142,7 +143,7 @@ struct bstore_volume {
     bool log_broken; /* its tail is in doubt: to be written anew */
     bool data_lost;  /* a sync of data failed: no promise can be made */
 
-    pthread_mutex_t recent_lock; /* who makes the file; across that I/O */
+    pthread_mutex_t recent_lock; /* who begins the file; across that I/O */
     int recent_file;             /* -1 = none; closed with the volume */
 
     /* The data path's, see invariant (5). */
@@ -217,6 +218,8 @@ int vol_flush_locked(struct bstore_volume *v);
 /* Appends v->batch, sealed, durably.  After an error the log is as before, or
  * log_broken is set. */
 int vol_append_locked(struct bstore_volume *v);
+/* Sets space aside for batches to come. */
+void vol_reserve_log_locked(struct bstore_volume *v);
 /* Puts a log that says what is so now in place of the present one. */
 int vol_rewrite_log_locked(struct bstore_volume *v, struct bs_err *err);
 /* Waits until no data-path call is left that began before. */
@@ -230,8 +233,9 @@ int vol_recent_put_locked(struct bstore_volume *v, uint64_t blk, uint64_t blks,
 void vol_recent_undo_locked(struct bstore_volume *v, uint64_t blk,
                             uint64_t blks);
 /* Nothing of it is to be believed any more: all is logged, or data is lost. */
-void vol_recent_end(struct bstore_volume *v, bool all_is_logged);
-/* On opening: takes over and logs what a worker left that was killed. */
+void vol_recent_end(struct bstore_volume *v);
+/* On opening: takes over and logs what a worker left that was killed; and has
+ * the file ready. */
 int vol_recent_adopt(struct bstore_volume *v, struct bs_err *err);
 
 /* ---- volume-session.c ----------------------------------------------------- */

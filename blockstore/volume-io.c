@@ -306,8 +306,12 @@ static int zero_in_chunk_locked(struct bstore_volume *v, const struct omap *map,
         return r;
     first /= BLK;
     last /= BLK;
-    return how == ZERO_KEEP ? provision_locked(v, first, last - first)
-                            : set_zero_locked(v, first, last - first);
+    if (how == ZERO_KEEP)
+        return provision_locked(v, first, last - first);
+    r = set_zero_locked(v, first, last - first);
+    /* Nobody is helped by an error of a discard: those that make room come
+     * behind it. */
+    return how == DISCARD && (r == -ENOSPC || r == -EDQUOT) ? 0 : r;
 }
 
 static int zero_range(struct bstore_volume *v, uint64_t n, uint64_t off,

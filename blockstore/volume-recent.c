@@ -177,29 +177,52 @@ static int id_of(int fd, struct vrec_id *id)
     return boot_id(id->boot);
 }
 
-/* Under recent_lock.  The header is written before any slot is. */
-static int begin_locked(struct bstore_volume *v)
+/* An empty file, with the space for what it would say of chunks that have
+ * blocks of their own: on a full host these can still be discarded. */
+static int make_file(struct bstore_volume *v)
 {
-    uint8_t head[VREC_HEADER_BYTES];
-    struct vrec_id id;
+    uint64_t chunk, page, last = UINT64_MAX;
+    uint64_t n = omap_states_n_chunks(v->states);
     int fd, r;
 
     fd = bs_file_open(v->dirfd, NAME, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC |
                       O_NOFOLLOW, 0600);
     if (fd < 0)
         return fd;
-    r = id_of(fd, &id);
+    r = bs_file_reserve(fd, 0, VREC_SLOTS_AT);
+    for (chunk = 0; chunk < n && r == 0; chunk++) {
+        page = chunk / SLOTS_A_PAGE;
+        if (page == last || omap_states_chunk_is_clean(v->states, chunk))
+            continue;
+        last = page;
+        r = bs_file_reserve(fd, VREC_SLOTS_AT + page * VREC_SLOTS_AT,
+                            VREC_SLOTS_AT);
+    }
+    v->recent_file = fd;
+    return 0;
+}
+
+/* Under recent_lock.  The header is written before any slot is. */
+static int begin_locked(struct bstore_volume *v)
+{
+    uint8_t head[VREC_HEADER_BYTES];
+    struct vrec_id id;
+    int r;
+
+    if (v->recent_file < 0) {
+        r = make_file(v);
+        if (r < 0)
+            return r;
+    }
+    r = id_of(v->recent_file, &id);
     if (r == 0) {
         vrec_encode_header(&id, head);
-        r = bs_file_write(fd, head, sizeof(head), 0);
+        r = bs_file_write(v->recent_file, head, sizeof(head), 0);
     }
     if (r == 0) {
-        v->recent_file = fd;
-        atomic_store(&v->recent_fd, fd);
+        atomic_store(&v->recent_fd, v->recent_file);
         return 0;
     }
-    close(fd);
-    (void)bs_file_unlink(v->dirfd, NAME);
     if (r != -ENOENT)
         return r;
     bs_log(BS_LOG_WARN, "volume", "no " BOOT_ID ": what a guest has not flushed "
@@ -250,17 +273,15 @@ void vol_recent_undo_locked(struct bstore_volume *v, uint64_t blk, uint64_t blks
     }
 }
 
-void vol_recent_end(struct bstore_volume *v, bool all_is_logged)
+void vol_recent_end(struct bstore_volume *v)
 {
+    static const uint8_t none[VREC_HEADER_BYTES];
     int fd = atomic_exchange(&v->recent_fd, VOL_RECENT_OFF);
 
-    if (fd < 0)
-        return;
     /* Who has seen the number before may still write there: slots without a
-     * header, which nobody believes.  The file is closed with the volume. */
-    (void)bs_file_truncate(fd, 0);
-    if (all_is_logged)
-        (void)bs_file_unlink(v->dirfd, NAME);
+     * header, which nobody believes. */
+    if (fd >= 0 && bs_file_write(fd, none, sizeof(none), 0) < 0)
+        (void)bs_file_truncate(fd, 0);
 }
 
 /* ---- what another worker left ---------------------------------------------- */
@@ -293,7 +314,7 @@ static int adopt_slots(struct bstore_volume *v, int fd, uint64_t bytes,
     return 0;
 }
 
-/* Makes it the log's, and then superfluous. */
+/* 0, and it is superfluous; 1, it is still needed; or negative. */
 static int log_adopted(struct bstore_volume *v, int fd, struct bs_err *err)
 {
     int r;
@@ -303,62 +324,68 @@ static int log_adopted(struct bstore_volume *v, int fd, struct bs_err *err)
     pthread_mutex_unlock(&v->log_lock);
     if (v->data_lost) {
         (void)bs_file_truncate(fd, 0);
-        (void)bs_file_unlink(v->dirfd, NAME);
         return bs_fail(err, EIO, "cannot sync what the last worker wrote; open "
                        "it again to go on from its last flush");
     }
-    if (r == 0) {
-        (void)bs_file_unlink(v->dirfd, NAME);
+    if (r == 0)
         return 0;
-    }
     bs_log(BS_LOG_WARN, "volume", "cannot log what the last worker left "
            "volume=%s errno=%d", v->name, -r);
-    return 1; /* it is still needed */
+    return 1;
+}
+
+/* *fd, unless it is taken over, stays the caller's. */
+static int adopt_file(struct bstore_volume *v, int *fd, struct bs_err *err)
+{
+    uint8_t head[VREC_HEADER_BYTES];
+    struct vrec_id id;
+    bool changed = false;
+    struct stat st;
+    int r;
+
+    r = fstat(*fd, &st) == 0 ? 0 : -errno;
+    if (r == 0)
+        r = bs_file_read_zfill(*fd, head, sizeof(head), 0);
+    if (r == 0)
+        r = id_of(*fd, &id);
+    if (r == -ENOENT)
+        return 0; /* nobody can tell when it was written */
+    if (r < 0)
+        return bs_fail_errno(err, -r, "cannot read " NAME);
+    if (!vrec_header_is(head, sizeof(head), &id, &r, err))
+        return 0;
+    if (r == 0)
+        r = adopt_slots(v, *fd, (uint64_t)st.st_size, &changed, err);
+    if (r < 0 || v->rdonly)
+        return r;
+    if (changed)
+        bs_log(BS_LOG_INFO, "volume", "the last worker was killed: what it had "
+               "not flushed is there volume=%s", v->name);
+    r = log_adopted(v, *fd, err);
+    if (r == 1) {
+        v->recent_file = *fd;
+        atomic_store(&v->recent_fd, *fd);
+        *fd = -1;
+        r = 0;
+    }
+    return r;
 }
 
 int vol_recent_adopt(struct bstore_volume *v, struct bs_err *err)
 {
-    uint8_t head[VREC_HEADER_BYTES];
-    struct vrec_id id;
-    bool changed = false, mine;
-    struct stat st;
-    int fd, r;
+    int fd, r = 0;
 
     fd = bs_file_open(v->dirfd, NAME, (v->rdonly ? O_RDONLY : O_RDWR) |
                       O_CLOEXEC | O_NOFOLLOW, 0);
-    if (fd < 0)
-        return fd == -ENOENT ? 0 : bs_fail_errno(err, -fd, "cannot open " NAME);
-    r = fstat(fd, &st) == 0 ? 0 : -errno;
-    if (r == 0)
-        r = bs_file_read_zfill(fd, head, sizeof(head), 0);
-    if (r == 0)
-        r = id_of(fd, &id);
-    if (r < 0 && r != -ENOENT) {
-        bs_fail_errno(err, -r, "cannot read " NAME);
-        goto out;
+    if (fd < 0 && fd != -ENOENT)
+        return bs_fail_errno(err, -fd, "cannot open " NAME);
+    if (fd >= 0) {
+        r = adopt_file(v, &fd, err);
+        if (fd >= 0)
+            close(fd);
     }
-    mine = r == 0 && vrec_header_is(head, sizeof(head), &id, &r, err);
-    if (!mine)
-        r = 0;
-    else if (r == 0)
-        r = adopt_slots(v, fd, (uint64_t)st.st_size, &changed, err);
-    if (r < 0 || v->rdonly)
-        goto out;
-    if (changed)
-        bs_log(BS_LOG_INFO, "volume", "the last worker was killed: what it had "
-               "not flushed is there volume=%s", v->name);
-    if (!mine)
-        (void)bs_file_unlink(v->dirfd, NAME);
-    else
-        r = log_adopted(v, fd, err);
-    if (r == 1) {
-        r = 0;
-        v->recent_file = fd;
-        atomic_store(&v->recent_fd, fd);
-        fd = -1;
-    }
-out:
-    if (fd >= 0)
-        close(fd);
+    /* Else the first request that needs it tries again. */
+    if (r == 0 && !v->rdonly && v->recent_file < 0)
+        (void)make_file(v);
     return r;
 }

@@ -205,6 +205,7 @@ static int sync_log(struct bstore_volume *v, struct bs_err *err)
     if (r < 0)
         return bs_fail_errno(err, -r, "cannot sync the log");
     atomic_store(&v->data_dirty, true);
+    vol_reserve_log_locked(v); /* nobody else has v yet */
     return 0;
 }
 
@@ -279,7 +280,7 @@ void bstore_volume_close(struct bstore_volume *v)
                    "closed without a flush, what was written since the last "
                    "one may be lost volume=%s", v->name);
         else
-            vol_recent_end(v, true);
+            vol_recent_end(v);
     }
     omap_slot_fini(&v->slot); /* with the map */
     vol_sources_close(v);

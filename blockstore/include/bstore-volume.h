@@ -66,7 +66,8 @@ int bstore_volume_read(struct bstore_volume *v, void *buf, uint32_t count,
 int bstore_volume_write(struct bstore_volume *v, const void *buf,
                         uint32_t count, uint64_t off, bool fua);
 int bstore_volume_flush(struct bstore_volume *v);
-/* Discard: whole blocks inside the range become zero, the edges stay. */
+/* Discard: whole blocks inside the range become zero, the edges stay.  On a full
+ * host, what has no blocks of its own may stay as it is: no -ENOSPC. */
 int bstore_volume_trim(struct bstore_volume *v, uint32_t count, uint64_t off,
                        bool fua);
 /* The range reads as zeros afterwards.  may_trim: it need not take space, and

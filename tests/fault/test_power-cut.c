@@ -353,7 +353,8 @@ static int l_fallocate(int fd, int mode, off_t off, off_t len)
 {
     int r = fallocate(fd, mode, off, len);
 
-    if (r == 0 && watching) {
+    /* Space that is set aside is nothing to read. */
+    if (r == 0 && watching && mode != FALLOC_FL_KEEP_SIZE) {
         note(fd, (uint64_t)off, (size_t)len, NULL);
         maybe_cut();
     }

@@ -47,6 +47,8 @@ int bs_file_datasync(int fd);
 int bs_file_sync(int fd);
 int bs_file_truncate(int fd, uint64_t len);
 int bs_file_punch(int fd, uint64_t off, uint64_t len); /* -> a hole */
+/* Space, also behind the end, which stays where it is. -EOPNOTSUPP. */
+int bs_file_reserve(int fd, uint64_t off, uint64_t len);
 /* Zeros that have their space. -EOPNOTSUPP: not on this file system. */
 int bs_file_zero_range(int fd, uint64_t off, uint64_t len);
 int bs_file_chmod(int fd, mode_t mode);
