@@ -6,14 +6,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <linux/fs.h>
+
 #include "bs/file.h"
+
+#define COPY_BYTES (256u * 1024u)
 
 static int sys_openat(int dirfd, const char *name, int flags, mode_t mode)
 {
     return openat(dirfd, name, flags, mode);
+}
+
+static int clone_file(int to, int from)
+{
+    return ioctl(to, FICLONE, from);
 }
 
 static const struct bs_file_ops system_calls = {
@@ -28,6 +38,8 @@ static const struct bs_file_ops system_calls = {
     .mkdirat = mkdirat,
     .renameat = renameat,
     .unlinkat = unlinkat,
+    .clone = clone_file,
+    .copy_file_range = copy_file_range,
 };
 
 static const struct bs_file_ops *ops = &system_calls;
@@ -226,6 +238,58 @@ int bs_file_sync_folder_of(const char *path)
     r = bs_file_sync(fd);
     close(fd);
     return r;
+}
+
+/* Errors that say "not here, not with these files". */
+static bool cannot(int code)
+{
+    return code == EOPNOTSUPP || code == EXDEV || code == EINVAL ||
+           code == ENOSYS || code == ENOTTY || code == EPERM || code == EBADF;
+}
+
+int bs_file_clone(int to, int from)
+{
+    if (!ops->clone)
+        return -EOPNOTSUPP;
+    while (ops->clone(to, from) != 0)
+        if (errno != EINTR)
+            return cannot(errno) ? -EOPNOTSUPP : -errno;
+    return 0;
+}
+
+/* Through our memory. */
+static int copy_by_hand(int to, int from, size_t n, uint64_t off)
+{
+    uint8_t *buf = malloc(COPY_BYTES);
+    size_t part;
+    int r = buf ? 0 : -ENOMEM;
+
+    for (; r == 0 && n > 0; n -= part, off += part) {
+        part = n < COPY_BYTES ? n : COPY_BYTES;
+        r = bs_file_read(from, buf, part, off);
+        if (r == 0)
+            r = bs_file_write(to, buf, part, off);
+    }
+    free(buf);
+    return r;
+}
+
+int bs_file_copy(int to, int from, size_t n, uint64_t off)
+{
+    off_t in = (off_t)off, out = (off_t)off;
+    ssize_t got;
+
+    while (ops->copy_file_range && n > 0) {
+        got = ops->copy_file_range(from, &in, to, &out, n, 0);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0 && !cannot(errno))
+            return -errno;
+        if (got <= 0) /* 0: nothing more there, or so this kernel says */
+            break;
+        n -= (size_t)got;
+    }
+    return copy_by_hand(to, from, n, (uint64_t)in);
 }
 
 int bs_file_publish(int dirfd, const char *old, const char *name,

@@ -136,7 +136,7 @@ int bstore_volume_commit(struct bstore_volume *v,
     struct bstore_digest *to = NULL;
     bool keep_map = same_map(&v->applied, list, n), locked = false;
     struct vol_map_file file = VOL_NO_MAP_FILE, former_file;
-    struct omap *map = NULL, *former;
+    struct omap *map = NULL;
     int r;
 
     if (v->rdonly)
@@ -181,14 +181,11 @@ int bstore_volume_commit(struct bstore_volume *v,
         goto out;
     }
     if (!keep_map) {
-        former = omap_slot_publish(&v->slot, map);
-        v->map = map;
-        map = former;
+        map = vol_publish(v, map); /* the former one */
         former_file = v->map_file;
         v->map_file = file;
         file = former_file;
     }
-    vol_drain(v);
 out:
     if (locked)
         bstore_unlock(v->store);

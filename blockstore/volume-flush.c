@@ -21,10 +21,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <sodium.h>
@@ -118,7 +116,7 @@ int vol_append_locked(struct bstore_volume *v)
     return 0;
 }
 
-static int sync_data(struct bstore_volume *v)
+int vol_sync_data_locked(struct bstore_volume *v)
 {
     int r;
 
@@ -180,7 +178,7 @@ static int log_some(struct bstore_volume *v, size_t from, size_t n, size_t max,
     }
     *upto = i;
     if (r == 0)
-        r = sync_data(v);
+        r = vol_sync_data_locked(v);
     if (r == 0 && i > from) {
         vlog_batch_seal(&v->batch, true);
         r = vol_append_locked(v);
@@ -269,12 +267,14 @@ int vol_flush_locked(struct bstore_volume *v)
 
 int bstore_volume_flush(struct bstore_volume *v)
 {
+    struct omap_ref ref;
     uint64_t want;
     int r;
 
     vol_count(v, VOL_FLUSHES, 1);
     if (v->rdonly)
         return 0;
+    ref = vol_enter(v);
     pthread_mutex_lock(&v->flush_lock);
     want = v->flush_begun + 1;
     while (v->flush_done < want) {
@@ -297,6 +297,7 @@ int bstore_volume_flush(struct bstore_volume *v)
     /* Of that flush or a later one, which says the same or more. */
     r = v->flush_result;
     pthread_mutex_unlock(&v->flush_lock);
+    omap_slot_put(&v->slot, ref);
     if (r < 0)
         vol_count(v, VOL_ERRORS, 1);
     return r == 0 ? 0 : r == -ENOSPC || r == -EDQUOT ? -ENOSPC : -EIO;
@@ -317,8 +318,8 @@ static int spill(struct vlog_batch *b, int fd, uint64_t *at, bool last)
 }
 
 /* The whole log is one batch, whose last record is the applied list. */
-static int write_new_log(struct bstore_volume *v, int fd, struct vlog_batch *b,
-                         const struct vlog_header *h, uint64_t *bytes)
+int vol_write_log(struct bstore_volume *v, int fd, struct vlog_batch *b,
+                  const struct vlog_header *h, uint64_t *bytes)
 {
     uint64_t chunk, n = omap_states_n_chunks(v->states);
     uint8_t head[VLOG_HEADER_BYTES];
@@ -362,6 +363,7 @@ int vol_rewrite_log_locked(struct bstore_volume *v, struct bs_err *err)
     vlog_batch_init(&b);
     randombytes_buf(h.id, sizeof(h.id));
     h.first_batch = v->next_batch;
+    h.size_blk = v->size_blk; /* it may have grown */
     h.clear = 0;
     r = bs_file_unlink(v->dirfd, NEW_LOG);
     if (r < 0 && r != -ENOENT)
@@ -370,11 +372,11 @@ int vol_rewrite_log_locked(struct bstore_volume *v, struct bs_err *err)
                       O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return bs_fail_errno(err, -fd, "%s: cannot create a log", v->name);
-    r = write_new_log(v, fd, &b, &h, &bytes);
+    r = vol_write_log(v, fd, &b, &h, &bytes);
     if (r == 0) {
         /* Chunks that nobody has flushed are in the new log as well. */
         atomic_store(&v->data_dirty, true);
-        r = sync_data(v);
+        r = vol_sync_data_locked(v);
     }
     if (r == 0)
         r = bs_file_sync(fd);
@@ -419,19 +421,4 @@ int bstore_volume_compact(struct bstore_volume *v, struct bs_err *err)
         r = vol_rewrite_log_locked(v, err);
     pthread_mutex_unlock(&v->log_lock);
     return r;
-}
-
-/* ---- readers of an older version ------------------------------------------- */
-
-void vol_drain(struct bstore_volume *v)
-{
-    static const struct timespec pause = { .tv_nsec = 50 * 1000 };
-    unsigned n;
-
-    for (n = 0; !omap_slot_quiet(&v->slot); n++) {
-        if (n < 100)
-            sched_yield();
-        else
-            nanosleep(&pause, NULL);
-    }
 }

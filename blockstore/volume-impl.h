@@ -13,6 +13,9 @@
  *   volume-session.c  sources and tokens
  *   volume-apply.c    the applied list
  *   volume-map.c      the map that follows from it, and its file
+ *   volume-hold.c     holding the data path; how it enters
+ *   volume-resize.c   growing
+ *   volume-clone.c    a second volume with the content of one that rests
  *   volume-origin.c   where bytes come from; figures; export
  *
  * Invariants:
@@ -27,8 +30,11 @@
  *  (4) a state that the log does not know is in `recent` before the request
  *      that made it so is answered;
  *  (5) a data-path call that looks at the map, at sources or at the session
- *      holds one omap_slot reference for its whole duration; after drain()
- *      none is left that began before. */
+ *      holds one omap_slot reference for its whole duration (vol_enter); after
+ *      drain() none is left that began before;
+ *  (6) what is marked "grown by resize" is replaced while the volume is held and
+ *      shape_lock is taken: who looks at it is a data-path call, or has
+ *      shape_lock, or is the control path. */
 #ifndef VOLUME_IMPL_H
 #define VOLUME_IMPL_H
 
@@ -103,23 +109,31 @@ struct bstore_volume {
     struct bstore_digest image_digest;
     int64_t created;
     int dirfd, lock_fd, data_fd, image_fd;
-    struct bs_view data_view, image_view;
+    struct bs_view image_view;
     bool rdonly;
-    uint64_t size_bytes, size_blk, image_blk;
+    uint64_t image_blk;
     struct bstore_image *image;
 
-    /* Lock order: log_lock, one stripe, dirty_lock or recent_lock.  flush_lock
-     * is taken with none of them held. */
+    /* Grown by resize, see invariant (6); size_bytes is anybody's, and set when
+     * all the rest has grown. */
+    atomic_uint_fast64_t size_bytes;
+    uint64_t size_blk;
+    struct bs_view data_view;
+    pthread_mutex_t shape_lock; /* never across I/O */
 
-    /* By chunk; guarded by the chunk's stripe.  A stripe is held across the
-     * I/O to its chunk. */
+    /* Lock order: shape_lock, log_lock, one stripe, dirty_lock or recent_lock.
+     * flush_lock, publish_lock and hold_lock are taken with none of them
+     * held. */
+
+    /* By chunk; guarded by the chunk's stripe; the arrays are grown by resize.
+     * A stripe is held across the I/O to its chunk. */
     struct vol_stripe *stripes;
     struct omap_states *states;
     uint8_t *dirty; /* by chunk: is in dirty_list */
     uint8_t *punch; /* by chunk: may hold blocks that data need not keep */
 
     pthread_mutex_t dirty_lock; /* never across I/O */
-    uint32_t *dirty_list;       /* room for all chunks */
+    uint32_t *dirty_list;       /* room for all chunks; grown by resize */
     size_t n_dirty;
 
     /* Group commit: who needs a flush that begins after his call waits for
@@ -139,7 +153,7 @@ struct bstore_volume {
     uint64_t next_batch;
     uint64_t compact_at;  /* look at compaction from this length on */
     struct vlog_batch batch;
-    uint32_t *taken; /* dirty chunks that are being logged */
+    uint32_t *taken; /* dirty chunks that are being logged; grown by resize */
     bool log_broken; /* its tail is in doubt: to be written anew */
     bool data_lost;  /* a sync of data failed: no promise can be made */
 
@@ -151,8 +165,15 @@ struct bstore_volume {
     struct vol_source *sources[VOL_MAX_SOURCES];
     _Atomic(struct vol_session *) session;
 
+    pthread_mutex_t publish_lock; /* one publisher; until its drain is over */
+    struct omap *map; /* what the slot holds; set with publish_lock held */
+
+    /* Holding.  Who changes n_holds has hold_lock. */
+    pthread_mutex_t hold_lock; /* never across I/O */
+    pthread_cond_t hold_cond;  /* n_holds became 0 */
+    atomic_uint n_holds, n_waiting;
+
     /* The control path's. */
-    struct omap *map; /* what the slot holds */
     struct vol_map_file map_file;
     struct vol_applied applied;
     struct bstore_patch *session_patch; /* borrowed */
@@ -189,7 +210,12 @@ struct vol_meta {
     uint64_t size_bytes;
     int64_t created;
 };
+#define VOL_NEW_META ".tmp-meta.json"
 int vol_meta_read(int dirfd, struct vol_meta *m, struct bs_err *err);
+/* Durably puts it in place of the present one. */
+int vol_meta_replace(int dirfd, const struct vol_meta *m, struct bs_err *err);
+/* The files of a new volume that holds nothing of its own, synced. */
+int vol_create_files(int dirfd, const struct vol_meta *m, struct bs_err *err);
 /* The folder of all volumes; of one: -ENOENT and a sentence. */
 int vol_open_volumes(struct bstore *store, struct bs_err *err);
 int vol_open_dir(struct bstore *store, const char *name, struct bs_err *err);
@@ -222,8 +248,28 @@ int vol_append_locked(struct bstore_volume *v);
 void vol_reserve_log_locked(struct bstore_volume *v);
 /* Puts a log that says what is so now in place of the present one. */
 int vol_rewrite_log_locked(struct bstore_volume *v, struct bs_err *err);
-/* Waits until no data-path call is left that began before. */
-void vol_drain(struct bstore_volume *v);
+int vol_sync_data_locked(struct bstore_volume *v);
+/* Writes a whole log to fd, which is empty: what v is now, in one batch. */
+int vol_write_log(struct bstore_volume *v, int fd, struct vlog_batch *b,
+                  const struct vlog_header *h, uint64_t *bytes);
+
+/* ---- volume-hold.c -------------------------------------------------------- */
+/* What a data-path call does while the volume is held. */
+struct omap_ref vol_enter_held(struct bstore_volume *v, struct omap_ref ref);
+/* Makes map the volume's, waits until no data-path call is left that began
+ * before, and returns the former map.  v->map again: to wait only. */
+struct omap *vol_publish(struct bstore_volume *v, struct omap *map);
+
+/* How a data-path call begins; omap_slot_put() ends it.  It counts itself, then
+ * looks at n_holds; who holds sets n_holds, then looks at the counters; all
+ * four are sequentially consistent.  So a call that has not seen the hold has
+ * been counted by it. */
+static inline struct omap_ref vol_enter(struct bstore_volume *v)
+{
+    struct omap_ref ref = omap_slot_get(&v->slot);
+
+    return atomic_load(&v->n_holds) == 0 ? ref : vol_enter_held(v, ref);
+}
 
 /* ---- volume-recent.c ------------------------------------------------------ */
 /* Exclusively: blocks of one chunk are about to get this state. */

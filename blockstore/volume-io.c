@@ -57,7 +57,7 @@ int bstore_volume_read(struct bstore_volume *v, void *buf, uint32_t count,
     if (!bs_within(off, n, v->size_bytes))
         return answer(v, -ENXIO);
     vol_count(v, VOL_READ_BYTES, n);
-    ref = omap_slot_get(&v->slot);
+    ref = vol_enter(v);
     for (; r == 0 && n > 0; n -= part, to += part, off += part) {
         part = in_chunk(off, n);
         lock = vol_stripe_of(v, off / VOL_CHUNK_BYTES);
@@ -224,7 +224,7 @@ int bstore_volume_write(struct bstore_volume *v, const void *buf,
     if (!bs_within(off, n, v->size_bytes))
         return answer(v, -ENXIO);
     vol_count(v, VOL_WRITE_BYTES, n);
-    ref = omap_slot_get(&v->slot);
+    ref = vol_enter(v);
     for (; r == 0 && n > 0; n -= part, from += part, off += part) {
         part = in_chunk(off, n);
         r = write_in_chunk(v, ref.map, from, part, off);
@@ -326,7 +326,7 @@ static int zero_range(struct bstore_volume *v, uint64_t n, uint64_t off,
         return answer(v, -EROFS);
     if (!bs_within(off, n, v->size_bytes))
         return answer(v, -ENXIO);
-    ref = omap_slot_get(&v->slot);
+    ref = vol_enter(v);
     for (; r == 0 && n > 0; n -= part, off += part) {
         part = in_chunk(off, n);
         lock = vol_stripe_of(v, off / VOL_CHUNK_BYTES);

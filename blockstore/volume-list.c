@@ -35,16 +35,19 @@ static int replay_once(int dirfd, uint64_t size_blk, struct vol_state **s,
     return r;
 }
 
-/* Of a volume that a worker may be writing to.  What it appends while we read
- * can look like damage; real damage does so again. */
-static int peek(int dirfd, uint64_t size_blk, struct vol_state **s,
+/* Of a volume that a worker may be writing to.  What it appends while we read,
+ * and a log that is newer than the size we read, can look like damage; real
+ * damage does so again. */
+static int peek(int dirfd, struct vol_meta *m, struct vol_state **s,
                 struct bs_err *err)
 {
     static const struct timespec pause = { .tv_nsec = 10 * 1000 * 1000 };
     int r, i;
 
     for (i = 0;; i++) {
-        r = replay_once(dirfd, size_blk, s, err);
+        r = vol_meta_read(dirfd, m, err);
+        if (r == 0)
+            r = replay_once(dirfd, m->size_bytes / BLK, s, err);
         if (r != -EBADMSG || i == 5)
             return r;
         nanosleep(&pause, NULL);
@@ -77,9 +80,7 @@ static int fill_info(int dirfd, const char *name, struct bstore_volume_info *out
     struct vol_meta m;
     int r;
 
-    r = vol_meta_read(dirfd, &m, err);
-    if (r == 0)
-        r = peek(dirfd, m.size_bytes / BLK, &s, err);
+    r = peek(dirfd, &m, &s, err);
     if (r < 0)
         return bs_prefix(err, r, "volume %s", name);
     snprintf(info.name, sizeof(info.name), "%s", name);
@@ -227,17 +228,14 @@ static int volume_uses(struct bstore *store, const char *name,
     struct vol_state *s = NULL;
     const char *how = NULL;
     struct vol_meta m;
-    bool served = false;
+    bool served;
     int dirfd, r;
 
     dirfd = vol_open_dir(store, name, err);
     if (dirfd < 0)
         return dirfd == -ENOENT ? 0 : dirfd;
-    r = vol_meta_read(dirfd, &m, err);
-    if (r == 0) {
-        served = is_served(dirfd, name);
-        r = peek(dirfd, m.size_bytes / BLK, &s, err);
-    }
+    served = is_served(dirfd, name);
+    r = peek(dirfd, &m, &s, err);
     if (r < 0)
         bs_prefix(err, r, "volume %s", name);
     else

@@ -524,7 +524,7 @@ int vol_replay(const uint8_t *buf, size_t len, uint64_t size_blk,
     r = vlog_decode_header(buf, len, &h, err);
     if (r < 0)
         return r;
-    if (h.size_blk != size_blk)
+    if (h.size_blk > size_blk) /* less: the volume has grown since */
         return bs_fail(err, EBADMSG, "log: is of a volume of %" PRIu64
                        " blocks, not %" PRIu64, h.size_blk, size_blk);
     s = calloc(1, sizeof(*s));

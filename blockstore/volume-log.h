@@ -83,7 +83,7 @@ struct vol_state {
     uint64_t next_batch;
 };
 
-/* size_blk is what meta.json says.  buf is borrowed for the call.  A torn tail
+/* size_blk is what meta.json says; the log may be from when it was less.  buf is borrowed for the call.  A torn tail
  * is left out, silently; damage before the last batch is -EBADMSG. */
 int vol_replay(const uint8_t *buf, size_t len, uint64_t size_blk,
                struct vol_state **out, struct bs_err *err);

@@ -183,7 +183,7 @@ int bstore_volume_origins(struct bstore_volume *v, uint64_t off, uint64_t bytes,
     if (bytes == 0)
         return 0;
     end = bs_div_up(off + bytes, BLK);
-    ref = omap_slot_get(&v->slot);
+    ref = vol_enter(v);
     for (blk = off / BLK; r == 0 && blk < end; blk += run.count) {
         lock = vol_stripe_of(v, blk / OMAP_CHUNK_BLKS);
         pthread_rwlock_rdlock(lock);
@@ -235,7 +235,7 @@ bool bstore_volume_serves(struct bstore_volume *v, uint64_t off, uint64_t bytes,
 
 /* ---- figures --------------------------------------------------------------- */
 
-static void count_states(struct bstore_volume *v, uint64_t blks[4])
+static void count_states_locked(struct bstore_volume *v, uint64_t blks[4])
 {
     uint64_t n = omap_states_n_chunks(v->states), chunk, blk, end;
     struct omap_state_run run;
@@ -277,11 +277,14 @@ void bstore_volume_stats(struct bstore_volume *v, struct bstore_volume_stats *ou
         .read_bytes = counted(v, VOL_READ_BYTES),
         .write_bytes = counted(v, VOL_WRITE_BYTES),
         .tokens = counted(v, VOL_TOKENS),
-        .state_bytes = omap_states_memory_bytes(v->states),
+        .waiting = atomic_load(&v->n_waiting),
     };
     struct omap_ref ref;
 
-    count_states(v, s.blks);
+    pthread_mutex_lock(&v->shape_lock);
+    s.state_bytes = omap_states_memory_bytes(v->states);
+    count_states_locked(v, s.blks);
+    pthread_mutex_unlock(&v->shape_lock);
     ref = omap_slot_get(&v->slot);
     if (ref.map) {
         s.map_extents = omap_n_extents(ref.map);

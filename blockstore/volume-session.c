@@ -353,8 +353,7 @@ void bstore_volume_session_close(struct bstore_volume *v)
         return;
     v->session_patch = NULL;
     /* The same map again: who began before it may still look at the session. */
-    omap_slot_publish(&v->slot, v->map);
-    vol_drain(v);
+    vol_publish(v, v->map);
     sodium_memzero(s, sizeof(*s));
     free(s);
 }

@@ -81,6 +81,45 @@ int vol_meta_read(int dirfd, struct vol_meta *m, struct bs_err *err)
     return r;
 }
 
+static int create_file(int dirfd, const char *name, const void *buf, size_t n,
+                       uint64_t size, struct bs_err *err)
+{
+    int fd, r;
+
+    fd = bs_file_open(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+                      0600);
+    if (fd < 0)
+        return bs_fail_errno(err, -fd, "cannot create %s", name);
+    r = bs_file_write(fd, buf, n, 0);
+    if (r == 0 && size > n)
+        r = bs_file_truncate(fd, size);
+    if (r == 0)
+        r = bs_file_sync(fd);
+    if (r < 0)
+        bs_fail_errno(err, -r, "cannot write %s", name);
+    close(fd);
+    return r;
+}
+
+int vol_meta_replace(int dirfd, const struct vol_meta *m, struct bs_err *err)
+{
+    char *text = NULL;
+    int r;
+
+    r = bs_file_unlink(dirfd, VOL_NEW_META); /* of one that was cut short */
+    if (r < 0 && r != -ENOENT)
+        return bs_fail_errno(err, -r, "cannot remove " VOL_NEW_META);
+    r = meta_encode(m, &text, err);
+    if (r == 0)
+        r = create_file(dirfd, VOL_NEW_META, text, strlen(text), 0, err);
+    if (r == 0)
+        r = bs_file_publish(dirfd, VOL_NEW_META, "meta.json", err);
+    if (r < 0)
+        (void)bs_file_unlink(dirfd, VOL_NEW_META);
+    free(text);
+    return r;
+}
+
 /* ---- folders --------------------------------------------------------------- */
 
 /* The folder of all volumes, made when it is the first. */
@@ -159,27 +198,7 @@ bool vol_still_there(struct bstore *store, const char *name, int dirfd)
 
 /* ---- create ---------------------------------------------------------------- */
 
-static int create_file(int dirfd, const char *name, const void *buf, size_t n,
-                       uint64_t size, struct bs_err *err)
-{
-    int fd, r;
-
-    fd = bs_file_open(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
-                      0600);
-    if (fd < 0)
-        return bs_fail_errno(err, -fd, "cannot create %s", name);
-    r = bs_file_write(fd, buf, n, 0);
-    if (r == 0 && size > n)
-        r = bs_file_truncate(fd, size);
-    if (r == 0)
-        r = bs_file_sync(fd);
-    if (r < 0)
-        bs_fail_errno(err, -r, "cannot write %s", name);
-    close(fd);
-    return r;
-}
-
-static int create_files(int dirfd, const struct vol_meta *m, struct bs_err *err)
+int vol_create_files(int dirfd, const struct vol_meta *m, struct bs_err *err)
 {
     struct vlog_header h = { .size_blk = m->size_bytes / BLK, .first_batch = 1 };
     uint8_t head[VLOG_HEADER_BYTES];
@@ -259,7 +278,7 @@ int bstore_volume_create(struct bstore *store, const char *name,
     if (r == 0)
         r = bstore_make_begin(store, "volumes", &mk, err);
     if (r == 0)
-        r = create_files(mk.fd, &m, err);
+        r = vol_create_files(mk.fd, &m, err);
     if (r == 0)
         r = bstore_lock(store, err);
     if (r == 0) {

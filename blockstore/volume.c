@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* Opening and closing a volume. */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -49,7 +50,11 @@ static void init(struct bstore_volume *v, struct bstore *store,
     pthread_mutex_init(&v->dirty_lock, NULL);
     pthread_mutex_init(&v->flush_lock, NULL);
     pthread_mutex_init(&v->log_lock, NULL);
+    pthread_mutex_init(&v->shape_lock, NULL);
+    pthread_mutex_init(&v->publish_lock, NULL);
+    pthread_mutex_init(&v->hold_lock, NULL);
     pthread_cond_init(&v->flush_cond, NULL);
+    pthread_cond_init(&v->hold_cond, NULL);
     vlog_batch_init(&v->batch);
     omap_slot_init(&v->slot, NULL);
 }
@@ -93,7 +98,7 @@ static int open_image(struct bstore_volume *v, const struct vol_meta *m,
 
     v->image_digest = m->image;
     v->created = m->created;
-    v->size_bytes = m->size_bytes;
+    atomic_store(&v->size_bytes, m->size_bytes);
     v->size_blk = m->size_bytes / BLK;
     r = bstore_image_open(v->store, &m->image, &v->image, err);
     if (r < 0)
@@ -106,11 +111,11 @@ static int open_image(struct bstore_volume *v, const struct vol_meta *m,
         return bs_fail_errno(err, -v->data_fd, "cannot open data");
     if (fstat(v->data_fd, &st) != 0)
         return bs_fail_errno(err, errno, "cannot stat data");
-    if ((uint64_t)st.st_size < v->size_bytes)
+    if ((uint64_t)st.st_size < m->size_bytes)
         return bs_fail(err, EBADMSG, "data: has %" PRIu64 " bytes, not %" PRIu64,
-                       (uint64_t)st.st_size, v->size_bytes);
+                       (uint64_t)st.st_size, m->size_bytes);
     bs_view_open(&v->image_view, v->image_fd, v->image_blk * BLK);
-    bs_view_open(&v->data_view, v->data_fd, v->size_bytes);
+    bs_view_open(&v->data_view, v->data_fd, m->size_bytes);
     return 0;
 }
 
@@ -121,8 +126,10 @@ static int read_state(struct bstore_volume *v, struct vol_state **s,
     size_t len = 0;
     int r;
 
-    if (!v->rdonly) /* of a compaction that was cut short */
+    if (!v->rdonly) { /* of a compaction, or a resize, that was cut short */
         (void)bs_file_unlink(v->dirfd, ".tmp-log");
+        (void)bs_file_unlink(v->dirfd, VOL_NEW_META);
+    }
     v->log_fd = bs_file_open(v->dirfd, "log",
                              (v->rdonly ? O_RDONLY : O_RDWR) | O_CLOEXEC, 0);
     if (v->log_fd < 0)
@@ -273,6 +280,7 @@ void bstore_volume_close(struct bstore_volume *v)
 
     if (!v)
         return;
+    assert(atomic_load(&v->n_holds) == 0);
     if (v->taken) { /* opened to the end */
         bstore_volume_session_close(v);
         if (bstore_volume_flush(v) < 0)
@@ -299,6 +307,10 @@ void bstore_volume_close(struct bstore_volume *v)
     free(v->dirty_list);
     free(v->taken);
     pthread_cond_destroy(&v->flush_cond);
+    pthread_cond_destroy(&v->hold_cond);
+    pthread_mutex_destroy(&v->shape_lock);
+    pthread_mutex_destroy(&v->publish_lock);
+    pthread_mutex_destroy(&v->hold_lock);
     pthread_mutex_destroy(&v->dirty_lock);
     pthread_mutex_destroy(&v->flush_lock);
     pthread_mutex_destroy(&v->log_lock);
@@ -319,7 +331,7 @@ const char *bstore_volume_name(const struct bstore_volume *v)
 
 uint64_t bstore_volume_size_bytes(const struct bstore_volume *v)
 {
-    return v->size_bytes;
+    return atomic_load(&v->size_bytes);
 }
 
 const struct bstore_image *bstore_volume_image(const struct bstore_volume *v)

@@ -423,6 +423,29 @@ int omap_states_replace_chunk(struct omap_states *s, uint64_t chunk,
     return 0;
 }
 
+static size_t shell_bytes(const struct omap_states *s)
+{
+    return sizeof(*s) + (size_t)s->n_groups * sizeof(s->groups[0]);
+}
+
+/* Memory goes by the group, whose chunks beyond the end were never touched: a
+ * group serves in the larger volume as it is. */
+void omap_states_move(struct omap_states *to, struct omap_states *from)
+{
+    size_t bytes = omap_states_memory_bytes(from) - shell_bytes(from);
+    struct omap_group *g;
+
+    assert(from->size_blk <= to->size_blk);
+    for (uint64_t i = 0; i < from->n_groups; i++) {
+        g = atomic_exchange_explicit(&from->groups[i], NULL,
+                                     memory_order_acq_rel);
+        g = atomic_exchange_explicit(&to->groups[i], g, memory_order_acq_rel);
+        assert(!g); /* to is new */
+    }
+    sub_bytes(from, bytes);
+    add_bytes(to, bytes);
+}
+
 /* ---- asking ---- */
 
 struct omap_state_run omap_states_run(const struct omap_states *s, uint64_t blk,

@@ -7,7 +7,8 @@
  * returns codes only: 0, -ENXIO beyond the end, -ENOSPC, -EIO, -EROFS.
  * Offsets and counts are bytes, in any alignment.  A write is visible when the
  * call returns and durable after the next flush (or at once with fua).
- * Control path (the rest): one thread at a time, beside the data path. */
+ * Control path (the rest): one thread at a time, beside the data path. Any
+ * thread: hold, resume, size_bytes, stats. */
 #ifndef BSTORE_VOLUME_H
 #define BSTORE_VOLUME_H
 
@@ -45,6 +46,14 @@ int bstore_volume_remove(struct bstore *store, const char *name,
 int bstore_volume_uses(struct bstore *store, const struct bstore_digest *d,
                        char *who, size_t n, struct bs_err *err);
 
+/* A second volume with the content, the patches and the size of src; shares
+ * src's data where the file system can (FICLONE), else copies it.  -EEXIST,
+ * -EBUSY while a worker has src or when a patch is in the middle of being
+ * applied, -ECANCELED. */
+int bstore_volume_clone(struct bstore *store, const char *src, const char *name,
+                        const struct bstore_progress *progress,
+                        struct bs_err *err);
+
 enum { BSTORE_VOLUME_RDONLY = 1 };
 
 /* Takes the volume's lock for as long as it is open: -EBUSY if a worker has
@@ -52,7 +61,7 @@ enum { BSTORE_VOLUME_RDONLY = 1 };
  * torn tail, opens image and patches. */
 int bstore_volume_open(struct bstore *store, const char *name, int flags,
                        struct bstore_volume **out, struct bs_err *err);
-/* Flushes. No data-path call may be under way. */
+/* Flushes. No data-path call may be under way; it must not be held. */
 void bstore_volume_close(struct bstore_volume *v);
 
 const char *bstore_volume_name(const struct bstore_volume *v);
@@ -149,12 +158,31 @@ bool bstore_volume_serves(struct bstore_volume *v, uint64_t off, uint64_t bytes,
                           const struct bstore_digest *source,
                           bool source_is_image, uint64_t src_off);
 
+/* ---- holding ---- */
+/* From now on data-path calls wait, none fails, until there were as many
+ * resumes as holds.  Waits up to wait_ms for those that are under way: 0 when
+ * none is left; -ETIMEDOUT when some are: it is held nevertheless, to be waited
+ * on or resumed.  What the control path writes is not held. */
+int bstore_volume_hold(struct bstore_volume *v, unsigned wait_ms);
+int bstore_volume_hold_wait(struct bstore_volume *v, unsigned wait_ms);
+void bstore_volume_resume(struct bstore_volume *v);
+
+/* ---- growing ---- */
+/* To size_bytes, a multiple of 4096 and not less than it has; what is new reads
+ * as zeros.  Data-path calls go on, but for a moment when they are held.
+ * Durable when it returns 0.  -EINVAL, -EROFS, -ENOSPC, -EIO, -ETIMEDOUT
+ * requests under way did not end; after an error it has the old size, and the
+ * old or the new one when it is opened again. */
+int bstore_volume_resize(struct bstore_volume *v, uint64_t size_bytes,
+                         struct bs_err *err);
+
 /* ---- figures; any thread ---- */
 struct bstore_volume_stats {
     uint64_t reads, writes, flushes, trims, zeroes, errors;
     uint64_t read_bytes, write_bytes, tokens;
     uint64_t blks[4]; /* by enum omap_state */
     uint64_t map_extents, map_bytes, state_bytes;
+    uint64_t waiting; /* calls that wait because it is held */
 };
 void bstore_volume_stats(struct bstore_volume *v, struct bstore_volume_stats *out);
 

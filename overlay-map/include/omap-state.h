@@ -76,6 +76,11 @@ int omap_states_decode_chunk(struct omap_states *s, uint64_t chunk,
 /* Is the chunk in its first condition, every block OMAP_IMAGE? */
 bool omap_states_chunk_is_clean(const struct omap_states *s, uint64_t chunk);
 
+/* All of from becomes to's, which is new and not smaller; what to has beyond is
+ * as in a new volume.  from is left as it was made.  Needs every chunk of both
+ * exclusively; cannot fail. */
+void omap_states_move(struct omap_states *to, struct omap_states *from);
+
 /* How many blocks are in each state; needs every chunk shared.  O(size). */
 void omap_states_count(const struct omap_states *s, uint64_t counts[4]);
 size_t omap_states_memory_bytes(const struct omap_states *s);

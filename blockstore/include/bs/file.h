@@ -29,10 +29,14 @@ struct bs_file_ops {
     int (*mkdirat)(int dirfd, const char *name, mode_t mode);
     int (*renameat)(int old_dir, const char *old, int new_dir, const char *name);
     int (*unlinkat)(int dir, const char *name, int flags);
+    /* NULL: as if the file system could not; reads and writes do it then. */
+    int (*clone)(int to, int from); /* ioctl FICLONE */
+    ssize_t (*copy_file_range)(int from, off_t *from_off, int to, off_t *to_off,
+                               size_t n, unsigned flags);
 };
 
-/* NULL, or a member that is NULL: the system call itself.  ops is copied.  Set
- * before any thread runs. */
+/* NULL, or a member that is NULL: the system call itself, but for the last two
+ * of them.  ops is copied.  Set before any thread runs. */
 void bs_file_set_ops(const struct bs_file_ops *ops);
 /* Is pread the system call itself?  Who reads past it for speed (bs/view.h)
  * asks first, so that a layer under it misses nothing. */
@@ -52,6 +56,11 @@ int bs_file_reserve(int fd, uint64_t off, uint64_t len);
 /* Zeros that have their space. -EOPNOTSUPP: not on this file system. */
 int bs_file_zero_range(int fd, uint64_t off, uint64_t len);
 int bs_file_chmod(int fd, mode_t mode);
+/* Makes to, which is empty, share all that from holds; -EOPNOTSUPP where the
+ * file system cannot. */
+int bs_file_clone(int to, int from);
+/* n bytes to the same place in another file, by the kernel where it can. */
+int bs_file_copy(int to, int from, size_t n, uint64_t off);
 
 /* As openat(2) and its kin, but the fd, or 0, or negative errno; dirfd may be
  * AT_FDCWD.  mode matters with O_CREAT only.  What was made, renamed or removed

@@ -379,6 +379,49 @@ START_TEST(the_first_touch_of_a_group_may_come_from_several_at_once)
 }
 END_TEST
 
+/* Whatever was set stays, at every step; what is new is image. */
+START_TEST(states_move_into_a_larger_volume)
+{
+    static const uint64_t sizes[] = { 700, 701, 1024, 1300,
+                                      64 * OMAP_CHUNK_BLKS + 5,
+                                      200 * OMAP_CHUNK_BLKS };
+    uint64_t end = sizes[N_ELEMS(sizes) - 1], blk;
+    struct omap_states *s = omap_states_new(sizes[0]), *larger;
+    struct blk *blks = blks_new(end);
+    struct omap_state_run run;
+    struct rng rng = {42};
+    size_t before;
+
+    for (size_t i = 0; i < N_ELEMS(sizes); i++) {
+        for (unsigned k = 0; k < 300; k++) {
+            run = random_op(&rng, 0, sizes[i], 400);
+            must(states_apply(s, &run) == 0);
+            blks_set(blks, &run);
+        }
+        larger = omap_states_new(i + 1 < N_ELEMS(sizes) ? sizes[i + 1] : end);
+        before = omap_states_memory_bytes(s) + omap_states_memory_bytes(larger);
+        omap_states_move(larger, s);
+        ck_assert_uint_eq(omap_states_memory_bytes(s) +
+                              omap_states_memory_bytes(larger), before);
+        for (blk = 0; blk < omap_states_size_blk(s); blk += run.count) {
+            run = omap_states_run(s, blk, UINT64_MAX);
+            must(run.state == OMAP_IMAGE); /* as it was made */
+        }
+        omap_states_free(s);
+        s = larger;
+        for (blk = 0; blk < omap_states_size_blk(s); blk++) {
+            run = omap_states_run(s, blk, 1);
+            must(run.state == blks[blk].state);
+            if (run.state == OMAP_TOKEN)
+                must(run.source == blks[blk].source &&
+                     run.src_blk == blks[blk].src_blk);
+        }
+    }
+    omap_states_free(s);
+    free(blks);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("state");
@@ -396,6 +439,7 @@ int main(void)
     tcase_add_test(tc, memory_stays_within_two_bits_a_block);
     tcase_add_test(tc, the_largest_volume_can_be_addressed);
     tcase_add_test(tc, threads_with_different_chunks_do_not_meet);
+    tcase_add_test(tc, states_move_into_a_larger_volume);
     tcase_add_test(tc,
                    the_first_touch_of_a_group_may_come_from_several_at_once);
     suite_add_tcase(suite, tc);
