@@ -23,6 +23,7 @@
 #define BLK 4096u
 #define IMAGE_BLKS 1300u  /* two chunks and a part of one */
 #define VOLUME_BLKS 1400u /* beyond the image */
+#define VM_MAX_BLKS 2100u /* what a volume may grow to here: two chunks more */
 #define N_PATCHES 2u
 #define N_OPS 12u
 #define OP_BLKS 9u /* of a patched file: 5 and 4 blocks, the tail not full */
@@ -364,7 +365,8 @@ struct vm_block {
 
 struct vm {
     const struct fix *f;
-    struct vm_block *b;
+    struct vm_block *b; /* VM_MAX_BLKS */
+    uint64_t blks;      /* of the volume as it is now */
 };
 
 static inline void vm_push(struct vm *m, uint64_t blk, const struct vm_value *v)
@@ -384,15 +386,16 @@ static inline void vm_init(struct vm *m, const struct fix *f)
     struct vm_value first = { .image = true };
 
     m->f = f;
-    m->b = calloc(VOLUME_BLKS, sizeof(*m->b));
+    m->blks = VOLUME_BLKS;
+    m->b = calloc(VM_MAX_BLKS, sizeof(*m->b));
     ck_assert_ptr_nonnull(m->b);
-    for (uint64_t i = 0; i < VOLUME_BLKS; i++)
+    for (uint64_t i = 0; i < VM_MAX_BLKS; i++)
         vm_push(m, i, &first);
 }
 
 static inline void vm_fini(struct vm *m)
 {
-    for (uint64_t i = 0; i < VOLUME_BLKS; i++)
+    for (uint64_t i = 0; i < VM_MAX_BLKS; i++)
         free(m->b[i].v);
     free(m->b);
 }
@@ -449,7 +452,7 @@ static inline void vm_trim(struct vm *m, const struct bstore_volume *v,
 /* All that came before is durable. */
 static inline void vm_flushed(struct vm *m)
 {
-    for (uint64_t i = 0; i < VOLUME_BLKS; i++) {
+    for (uint64_t i = 0; i < m->blks; i++) {
         if (m->b[i].n > 1)
             m->b[i].v[0] = m->b[i].v[m->b[i].n - 1];
         m->b[i].n = 1;
@@ -473,17 +476,30 @@ static inline void vm_check_block(const struct vm *m, struct bstore_volume *v,
 /* Good until the next call. */
 static inline const uint8_t *vm_read_all(struct bstore_volume *v)
 {
-    static uint8_t all[VOLUME_BLKS * BLK];
+    static uint8_t all[VM_MAX_BLKS * BLK];
+    uint64_t n = bstore_volume_size_bytes(v);
 
-    ck_assert_int_eq(bstore_volume_read(v, all, VOLUME_BLKS * BLK, 0), 0);
+    ck_assert_uint_le(n, sizeof(all));
+    ck_assert_int_eq(bstore_volume_read(v, all, (uint32_t)n, 0), 0);
     return all;
+}
+
+/* After a resize that was cut short: the size is the old or the new one. */
+static inline void vm_adopt_size(struct vm *m, const struct bstore_volume *v,
+                                 uint64_t may_be_blks)
+{
+    uint64_t blks = bstore_volume_size_bytes(v) / BLK;
+
+    ck_assert_msg(blks == m->blks || blks == may_be_blks,
+                  "it has %llu blocks", (unsigned long long)blks);
+    m->blks = blks;
 }
 
 static inline void vm_check(const struct vm *m, struct bstore_volume *v)
 {
     const uint8_t *all = vm_read_all(v);
 
-    for (uint64_t i = 0; i < VOLUME_BLKS; i++)
+    for (uint64_t i = 0; i < m->blks; i++)
         vm_check_block(m, v, i, all + i * BLK);
 }
 
@@ -518,7 +534,7 @@ static inline void vm_check_crash(struct vm *m, struct bstore_volume *v,
     const uint8_t *all = vm_read_all(v);
     struct vm_value val = { 0 };
 
-    for (uint64_t i = 0; i < VOLUME_BLKS; i++) {
+    for (uint64_t i = 0; i < m->blks; i++) {
         for (unsigned s = 0; s < BLK / 512; s++)
             if (!vm_sector_is_known(m, v, i, s, all + i * BLK))
                 ck_abort_msg("block %llu sector %u is neither old nor new "

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* A volume against a flat array: random reads, writes, trims, zeroes, flushes,
- * tokens, applies, rollbacks, crashes and new opens.  SEED=n repeats a run. */
+ * tokens, applies, rollbacks, holds, clones, crashes and new opens, while it
+ * grows now and then.  SEED=n repeats a run. */
+#include <pthread.h>
+
 #include "volume-fixture.h"
 
 static struct fix f;
@@ -75,7 +78,7 @@ static void close_session(void)
 
 static void random_range(uint64_t *off, uint32_t *n)
 {
-    uint64_t end = (uint64_t)VOLUME_BLKS * BLK;
+    uint64_t end = m.blks * BLK;
 
     *off = rng_below(&rng, end);
     *n = 1 + (uint32_t)rng_below(&rng, rng_below(&rng, 3) ? 20000 : sizeof(buf));
@@ -137,10 +140,10 @@ static void do_tokens(void)
 
     ck_assert_ptr_nonnull(what);
     p = &f.patch[fix_patch_of(&f, bstore_patch_id(session_patch))];
-    blk = rng_below(&rng, VOLUME_BLKS);
+    blk = rng_below(&rng, m.blks);
     n = 1 + (uint32_t)rng_below(&rng, 16);
-    if (n > VOLUME_BLKS - blk)
-        n = VOLUME_BLKS - (uint32_t)blk;
+    if (n > m.blks - blk)
+        n = (uint32_t)(m.blks - blk);
     source = (uint8_t)rng_below(&rng, 2);
     src = rng_below(&rng, p->pool_blks);
     for (i = 0; i < n; i++, src++) {
@@ -247,6 +250,78 @@ static void do_reopen(bool crash)
     vm_check(&m, v);
 }
 
+/* Once it has all the room of this test it begins again, with little. */
+static void do_resize(void)
+{
+    uint64_t blks = m.blks + rng_below(&rng, 60);
+
+    if (m.blks == VM_MAX_BLKS) {
+        close_session();
+        bstore_volume_close(v);
+        ok(bstore_volume_remove(f.store, "model", &err));
+        ok(bstore_volume_create(f.store, "model", &f.image, 0, &err));
+        v = fix_open(&f, "model");
+        vm_fini(&m);
+        vm_init(&m, &f);
+        m.blks = IMAGE_BLKS;
+        return;
+    }
+    if (blks > VM_MAX_BLKS)
+        blks = VM_MAX_BLKS;
+    ck_assert_int_eq(bstore_volume_resize(v, m.blks * BLK - BLK, NULL), -EINVAL);
+    ok(bstore_volume_resize(v, blks * BLK, &err));
+    m.blks = blks;
+    ck_assert_int_eq(bstore_volume_read(v, buf, 1, blks * BLK), -ENXIO);
+}
+
+static void *held_write(void *arg)
+{
+    const uint64_t *off = arg;
+
+    ck_assert_int_eq(bstore_volume_write(v, buf, 5000, *off, false), 0);
+    return NULL;
+}
+
+/* A write that waits is not there before the resume, and is there after it. */
+static void do_hold(void)
+{
+    uint64_t off = rng_below(&rng, m.blks * BLK - 5000);
+    unsigned n = 1 + (unsigned)rng_below(&rng, 2), i;
+    struct bstore_volume_stats stats;
+    pthread_t t;
+
+    for (i = 0; i < n; i++)
+        ck_assert_int_eq(bstore_volume_hold(v, 60000), 0);
+    fill(buf, 5000, rng_next(&rng));
+    ck_assert_int_eq(pthread_create(&t, NULL, held_write, &off), 0);
+    do
+        bstore_volume_stats(v, &stats);
+    while (stats.waiting == 0);
+    if (rng_below(&rng, 2)) {
+        do_commit();
+        fill(buf, 5000, rng_next(&rng));
+    }
+    for (i = 0; i < n; i++)
+        bstore_volume_resume(v);
+    pthread_join(t, NULL);
+    vm_write(&m, v, buf, 5000, off);
+}
+
+/* By copying; FICLONE and copy_file_range are in unit/blockstore. */
+static void do_clone(void)
+{
+    struct bstore_volume *was;
+
+    do_reopen(false);
+    bstore_volume_close(v);
+    ok(bstore_volume_clone(f.store, "model", "clone", NULL, &err));
+    was = v = fix_open(&f, "clone");
+    vm_check(&m, v);
+    bstore_volume_close(was);
+    ok(bstore_volume_remove(f.store, "clone", &err));
+    v = fix_open(&f, "model");
+}
+
 static void step(void)
 {
     switch (rng_below(&rng, 100)) {
@@ -280,7 +355,19 @@ static void step(void)
         flushed();
         break;
     case 97:
-        vm_check(&m, v);
+        switch (rng_below(&rng, 6)) {
+        case 0 ... 2:
+            do_resize();
+            break;
+        case 3:
+            do_hold();
+            break;
+        case 4:
+            do_clone();
+            break;
+        default:
+            vm_check(&m, v);
+        }
         break;
     default:
         do_reopen(rng_below(&rng, 2));

@@ -35,8 +35,8 @@ struct bs_file_ops {
                                size_t n, unsigned flags);
 };
 
-/* NULL, or a member that is NULL: the system call itself, but for the last two
- * of them.  ops is copied.  Set before any thread runs. */
+/* NULL, or a member that is NULL: the system call itself, but for clone and
+ * copy_file_range.  ops is copied.  Set before any thread runs. */
 void bs_file_set_ops(const struct bs_file_ops *ops);
 /* Is pread the system call itself?  Who reads past it for speed (bs/view.h)
  * asks first, so that a layer under it misses nothing. */

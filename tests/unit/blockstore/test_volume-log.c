@@ -258,7 +258,7 @@ START_TEST(one_bad_value_for_each_field)
         { "compatible feature", 20, 0, 1, 0 },
         { "feature to clear", 24, 0, 1, 0 },
         { "reserved", 28, 0, 1, -EBADMSG },
-        { "size", 32, 0, 1, -EBADMSG },
+        { "size, more than the volume's", 33, 0, 3, -EBADMSG },
         { "type", S + 4, S, 9, -EBADMSG },
         { "flags", S + 6, S, 2, -EBADMSG },
         { "source index", S + 24 + 2, S, 1, -EBADMSG },
@@ -289,15 +289,64 @@ START_TEST(one_bad_value_for_each_field)
 }
 END_TEST
 
-START_TEST(a_log_of_another_size_is_refused)
+START_TEST(a_log_of_a_larger_volume_is_refused)
 {
     struct bs_err err = { 0 };
     struct vol_state *s = NULL;
 
-    ck_assert_int_eq(vol_replay(golden, sizeof(golden), SIZE_BLK + 1, &s, &err),
+    ck_assert_int_eq(vol_replay(golden, sizeof(golden), SIZE_BLK - 1, &s, &err),
                      -EBADMSG);
     ck_assert_ptr_null(s);
     ck_assert_ptr_nonnull(strstr(err.text, "600"));
+}
+END_TEST
+
+/* The volume has grown: what is new is as in a new one, and records speak of
+ * it although the header does not know it. */
+START_TEST(a_log_from_before_a_resize_is_valid)
+{
+    uint8_t buf[sizeof(golden) + 4096];
+    struct vol_state *s = NULL;
+    struct omap_state_run run;
+    struct omap_states *states;
+    struct vlog_batch b;
+    struct bs_err err = { 0 };
+    uint64_t then[4], now[4];
+
+    ck_assert_int_eq(replay(golden, sizeof(golden), &s), 0);
+    omap_states_count(s->states, then);
+    vol_state_free(s);
+    s = NULL;
+    ck_assert_int_eq(vol_replay(golden, sizeof(golden), 5000, &s, &err), 0);
+    ck_assert_uint_eq(omap_states_size_blk(s->states), 5000);
+    omap_states_count(s->states, now);
+    then[OMAP_IMAGE] += 5000 - SIZE_BLK;
+    ck_assert_mem_eq(then, now, sizeof(now));
+    ck_assert(omap_states_chunk_is_clean(s->states, 9));
+    vol_state_free(s);
+
+    states = omap_states_new(5000);
+    ck_assert_ptr_nonnull(states);
+    ck_assert_int_eq(omap_states_set(states, 4999, 1, OMAP_OWN), 0);
+    memcpy(buf, golden, sizeof(golden));
+    vlog_batch_init(&b);
+    vlog_batch_begin(&b, &header, 5);
+    ck_assert_int_eq(vlog_add_chunk(&b, states, 9), 0);
+    vlog_batch_seal(&b, true);
+    ck_assert_uint_le(b.len, 4096);
+    memcpy(buf + sizeof(golden), b.buf, b.len);
+    s = NULL;
+    ck_assert_int_eq(vol_replay(buf, sizeof(golden) + b.len, 5000, &s, &err), 0);
+    run = omap_states_run(s->states, 4999, 1);
+    ck_assert(run.state == OMAP_OWN);
+    vol_state_free(s);
+    /* With the size of then that record is beyond the end. */
+    s = NULL;
+    ck_assert_int_eq(vol_replay(buf, sizeof(golden) + b.len, SIZE_BLK, &s, &err),
+                     -EBADMSG);
+    ck_assert_ptr_null(s);
+    vlog_batch_fini(&b);
+    omap_states_free(states);
 }
 END_TEST
 
@@ -342,7 +391,8 @@ int main(void)
     tcase_add_test(tc, every_truncation_gives_the_whole_batches_before_it);
     tcase_add_test(tc, every_flipped_byte_is_found);
     tcase_add_test(tc, one_bad_value_for_each_field);
-    tcase_add_test(tc, a_log_of_another_size_is_refused);
+    tcase_add_test(tc, a_log_of_a_larger_volume_is_refused);
+    tcase_add_test(tc, a_log_from_before_a_resize_is_valid);
     tcase_add_test(tc, records_of_the_torn_batch_itself_are_no_damage);
     tcase_add_test(tc, records_of_another_log_do_not_count);
     suite_add_tcase(s, tc);
