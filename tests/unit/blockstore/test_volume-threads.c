@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* Threads read, write, trim and flush while lists are committed, sessions come
- * and go and the log is compacted.  Most telling with V=tsan.
+ * and go, the log is compacted, and the volume is held, resumed and grown.  Most
+ * telling with V=tsan.
  *
  * Each writer has a region of its own and checks that it reads what it wrote.
  * Readers read all that patches cover, over several chunks, and check that one
@@ -95,8 +96,57 @@ static void make_list(unsigned k, struct fix_list *l)
         fix_list_add(&f, l, 1, 0xfff);
 }
 
+#define LONG_MS 60000u
+
+/* Holds and resumes beside whatever the control path does. */
+static void *holder(void *arg)
+{
+    struct rng r = { 99 };
+    struct bstore_volume_stats stats;
+    int bad = 0;
+
+    (void)arg;
+    while (!bad && !atomic_load(&stop)) {
+        bad |= bstore_volume_hold(v, LONG_MS) != 0;
+        if (rng_below(&r, 4) == 0)
+            bstore_volume_stats(v, &stats);
+        bstore_volume_resume(v);
+        usleep((useconds_t)rng_below(&r, 3000));
+    }
+    if (bad)
+        atomic_fetch_add(&n_bad, 1);
+    return NULL;
+}
+
+/* The end as one sees it from outside: what lies before it can be written. */
+static void *at_the_end(void *arg)
+{
+    uint8_t buf[BLK], back[BLK];
+    struct rng r = { 7 };
+    uint64_t end, was = 0;
+    int bad = 0;
+
+    (void)arg;
+    while (!bad && !atomic_load(&stop)) {
+        end = bstore_volume_size_bytes(v);
+        bad |= end < was;
+        was = end;
+        if (end == VOLUME_BLKS * BLK)
+            continue; /* that is a writer's */
+        fill(buf, BLK, rng_next(&r));
+        bad |= bstore_volume_write(v, buf, BLK, end - BLK, false);
+        bad |= bstore_volume_read(v, back, BLK, end - BLK);
+        bad |= memcmp(buf, back, BLK) != 0;
+    }
+    if (bad)
+        atomic_fetch_add(&n_bad, 1);
+    return NULL;
+}
+
 static void control(struct rng *r)
 {
+    static uint64_t blks = VOLUME_BLKS;
+
     uint8_t secret[BSTORE_SECRET_BYTES];
     struct bstore_volume_stats stats;
     struct bstore_patch *p = NULL;
@@ -104,7 +154,11 @@ static void control(struct rng *r)
 
     make_list((unsigned)rng_below(r, N_LISTS), &l);
     ok(bstore_volume_commit(v, l.a, l.n, &err));
-    switch (rng_below(r, 6)) {
+    switch (rng_below(r, 8)) {
+    case 6 ... 7:
+        blks += blks < 10 * VOLUME_BLKS ? rng_below(r, 60) : 0;
+        ok(bstore_volume_resize(v, blks * BLK, &err));
+        break;
     case 0:
         ok(bstore_volume_compact(v, &err));
         break;
@@ -125,7 +179,7 @@ static void control(struct rng *r)
 
 START_TEST(one_read_sees_one_version)
 {
-    pthread_t t[2 * N_THREADS];
+    pthread_t t[2 * N_THREADS], hold, end;
     uint64_t rounds = test_rounds(150);
     struct rng r = { 3 };
     struct fix_list l;
@@ -146,18 +200,23 @@ START_TEST(one_read_sees_one_version)
                                         (void *)(uintptr_t)i), 0);
         ck_assert_int_eq(pthread_create(&t[2 * i + 1], NULL, reader, NULL), 0);
     }
+    ck_assert_int_eq(pthread_create(&hold, NULL, holder, NULL), 0);
+    ck_assert_int_eq(pthread_create(&end, NULL, at_the_end, NULL), 0);
     for (uint64_t n = 0; n < rounds || atomic_load(&n_reads) < 50; n++)
         control(&r);
     atomic_store(&stop, true);
     for (i = 0; i < 2 * N_THREADS; i++)
         pthread_join(t[i], NULL);
+    pthread_join(hold, NULL);
+    pthread_join(end, NULL);
     ck_assert_uint_eq(atomic_load(&n_bad), 0);
     printf("%u reads\n", atomic_load(&n_reads));
     /* And all of it is there afterwards. */
-    memcpy(version[0], vm_read_all(v), (size_t)FIRST_OWN * BLK);
+    ck_assert_int_eq(bstore_volume_read(v, version[0], FIRST_OWN * BLK, 0), 0);
     bstore_volume_close(v);
     again = fix_open(&f, "v1");
-    ck_assert_mem_eq(version[0], vm_read_all(again), (size_t)FIRST_OWN * BLK);
+    ck_assert_int_eq(bstore_volume_read(again, version[1], FIRST_OWN * BLK, 0), 0);
+    ck_assert_mem_eq(version[0], version[1], (size_t)FIRST_OWN * BLK);
     bstore_volume_close(again);
     for (k = 0; k < N_LISTS; k++)
         free(version[k]);
