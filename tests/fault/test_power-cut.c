@@ -6,7 +6,8 @@
  * some is not, some is torn between sectors, in any order; a rename has
  * happened or has not.  The copy is opened and must hold what DESIGN section 3
  * promises: what was flushed is there; of what was not each sector is old or
- * new; list and map are those before or those after a commit.
+ * new; list and map are those before or those after a commit; the size is that
+ * before or that after a resize.
  *
  * Now and then a write to the log arrives in part only, for want of room, or a
  * sync of it fails and the kernel forgets some of what it had not written. */
@@ -42,6 +43,8 @@ static uint64_t n_cuts, n_calls;
 static unsigned one_in = 3; /* calls */
 
 static struct fix_list lists[2]; /* before and after the commit under way */
+static uint64_t sizes[2];        /* blocks, before and after the resize */
+static char *metas[2]; /* meta.json: on the disk for certain, and renamed */
 
 /* ---- the disk --------------------------------------------------------------- */
 
@@ -91,10 +94,15 @@ static void put(uint8_t **buf, size_t *len, const struct pending *p,
 {
     uint64_t at, n;
 
-    if (p->cut && p->off < *len)
+    if (p->cut && p->off > *len) { /* longer: zeros */
+        *buf = realloc(*buf, p->off);
+        ck_assert_ptr_nonnull(*buf);
+        memset(*buf + *len, 0, p->off - *len);
+    }
+    if (p->cut) {
         *len = p->off;
-    if (p->cut)
         return;
+    }
     if (p->off + p->len > *len) {
         *buf = realloc(*buf, p->off + p->len);
         ck_assert_ptr_nonnull(*buf);
@@ -171,21 +179,14 @@ static void make_copy(void)
 {
     enum how how = (enum how)rng_below(&rng, N_HOW);
     ino_t log = renamed_ino && rng_below(&rng, 2) ? renamed_ino : log_ino;
-    struct bs_err err;
-    char path[128], *meta;
+    const char *meta = metas[metas[1] && rng_below(&rng, 2)];
+    char path[128];
     size_t len;
     uint8_t *b;
-    int dir;
 
     snprintf(path, sizeof(path), "%s/store/volumes/cut", f.dir);
     mkdir(path, 0700);
-    snprintf(path, sizeof(path), "%s/store/volumes/vol", f.dir);
-    dir = open(path, O_RDONLY | O_DIRECTORY);
-    ck_assert_int_ge(dir, 0);
-    ck_assert_int_eq(bs_file_slurp(dir, "meta.json", 65536, &meta, &len, &err), 0);
-    close(dir);
-    put_file("meta.json", meta, len);
-    free(meta);
+    put_file("meta.json", meta, strlen(meta));
     b = after_cut(file_by_ino(data_ino), how, &len);
     put_file("data", b, len);
     free(b);
@@ -208,10 +209,10 @@ static bool same_list(const struct bstore_applied *a, size_t n,
 
 static void cut(void)
 {
+    uint64_t off, blks = m.blks;
     const struct bstore_applied *a;
     struct bstore_volume *copy;
     uint8_t buf[2 * BLK], back[2 * BLK];
-    uint64_t off;
     size_t n;
 
     watching = false;
@@ -220,9 +221,12 @@ static void cut(void)
     a = bstore_volume_applied(copy, &n);
     ck_assert_msg(same_list(a, n, &lists[0]) || same_list(a, n, &lists[1]),
                   "the list is neither the old one nor the new one");
+    m.blks = bstore_volume_size_bytes(copy) / BLK;
+    ck_assert_msg(m.blks == sizes[0] || m.blks == sizes[1],
+                  "the size is neither the old one nor the new one");
     vm_check_crash(&m, copy, false);
     /* It is a volume like any other. */
-    off = rng_below(&rng, (VOLUME_BLKS - 2) * BLK);
+    off = rng_below(&rng, (m.blks - 2) * BLK + 1);
     fill(buf, sizeof(buf), rng_next(&rng));
     ck_assert_int_eq(bstore_volume_write(copy, buf, sizeof(buf), off, false), 0);
     if (rng_below(&rng, 8) == 0) { /* after it was opened twice, too */
@@ -232,6 +236,7 @@ static void cut(void)
     ck_assert_int_eq(bstore_volume_read(copy, back, sizeof(back), off), 0);
     ck_assert_mem_eq(buf, back, sizeof(buf));
     bstore_volume_close(copy);
+    m.blks = blks;
     n_cuts++;
     watching = true;
 }
@@ -329,6 +334,10 @@ static int l_sync(int fd)
         file_by_ino(log_ino)->ino = 0; /* the number may come again */
         log_ino = renamed_ino;
         renamed_ino = 0;
+    } else if (metas[1]) {
+        free(metas[0]);
+        metas[0] = metas[1];
+        metas[1] = NULL;
     }
     maybe_cut();
     return 0;
@@ -361,6 +370,22 @@ static int l_fallocate(int fd, int mode, off_t off, off_t len)
     return r;
 }
 
+/* What the disk may have of it once it was renamed: its file was synced, or the
+ * text is not there. */
+static void load_meta(int dir, char **out)
+{
+    struct disk_file *d;
+    struct stat st;
+
+    ck_assert_int_eq(fstatat(dir, "meta.json", &st, 0), 0);
+    d = file_by_ino(st.st_ino);
+    free(*out);
+    *out = strndup((const char *)(d->bytes ? d->bytes : (uint8_t[1]){ 0 }),
+                   d->len);
+    ck_assert_ptr_nonnull(*out);
+    d->ino = 0; /* nobody writes there any more */
+}
+
 static int l_renameat(int a, const char *old, int b, const char *name)
 {
     int r = renameat(a, old, b, name);
@@ -368,7 +393,10 @@ static int l_renameat(int a, const char *old, int b, const char *name)
 
     if (r == 0 && watching && strcmp(name, "log") == 0) {
         ck_assert_int_eq(fstatat(b, name, &st, 0), 0);
-        renamed_ino = st.st_ino;
+        if (strcmp(name, "meta.json") == 0)
+            load_meta(b, &metas[1]);
+        else
+            renamed_ino = st.st_ino;
         maybe_cut();
     }
     return r;
@@ -394,14 +422,14 @@ static void recover(void)
 static void guest_write(const uint8_t *secret, unsigned patch)
 {
     uint8_t buf[24 * BLK], what[24 * BLK];
-    uint64_t off = rng_below(&rng, VOLUME_BLKS * BLK / SECTOR) * SECTOR, src;
+    uint64_t off = rng_below(&rng, m.blks * BLK / SECTOR) * SECTOR, src;
     uint32_t n = (1 + (uint32_t)rng_below(&rng, sizeof(buf) / SECTOR)) * SECTOR;
     bool fua = rng_below(&rng, 8) == 0;
 
     if (secret)
         off = bs_align_down(off, BLK);
-    if (n > VOLUME_BLKS * (uint64_t)BLK - off)
-        n = (uint32_t)(VOLUME_BLKS * (uint64_t)BLK - off);
+    if (n > m.blks * BLK - off)
+        n = (uint32_t)(m.blks * BLK - off);
     fill(buf, n, rng_next(&rng));
     memcpy(what, buf, n);
     src = rng_below(&rng, 50);
@@ -418,11 +446,11 @@ static void guest_write(const uint8_t *secret, unsigned patch)
 
 static void guest_trim(void)
 {
-    uint64_t off = rng_below(&rng, VOLUME_BLKS) * BLK;
+    uint64_t off = rng_below(&rng, m.blks) * BLK;
     uint32_t n = (1 + (uint32_t)rng_below(&rng, 64)) * BLK;
 
-    if (n > VOLUME_BLKS * (uint64_t)BLK - off)
-        n = (uint32_t)(VOLUME_BLKS * (uint64_t)BLK - off);
+    if (n > m.blks * BLK - off)
+        n = (uint32_t)(m.blks * BLK - off);
     vm_write(&m, v, NULL, n, off);
     ck_assert_int_eq(bstore_volume_trim(v, n, off, false), 0);
 }
@@ -461,9 +489,26 @@ static void use_tokens(void)
     bstore_patch_close(p);
 }
 
+static void grow(void)
+{
+    uint64_t blks = m.blks + rng_below(&rng, 40);
+
+    if (blks > VM_MAX_BLKS)
+        return;
+    sizes[1] = blks;
+    if (bstore_volume_resize(v, blks * BLK, NULL) == 0)
+        sizes[0] = m.blks = blks;
+    else
+        recover(); /* the disk may have the one or the other */
+    ck_assert_uint_eq(bstore_volume_size_bytes(v), m.blks * BLK);
+}
+
 static void step(void)
 {
-    switch (rng_below(&rng, 20)) {
+    switch (rng_below(&rng, 21)) {
+    case 20:
+        grow();
+        break;
     case 0 ... 10:
         guest_write(NULL, 0);
         break;
@@ -510,6 +555,7 @@ static ino_t load(const char *name)
 START_TEST(flushed_is_there_and_the_rest_is_old_or_new)
 {
     uint64_t cuts = test_rounds(500);
+    int dir;
 
     rng.s = test_seed();
     fix_init(&f);
@@ -517,6 +563,10 @@ START_TEST(flushed_is_there_and_the_rest_is_old_or_new)
     vm_init(&m, &f);
     data_ino = load("data");
     log_ino = load("log");
+    load("meta.json");
+    dir = bstore_volume_dirfd(v);
+    load_meta(dir, &metas[0]);
+    sizes[0] = sizes[1] = VOLUME_BLKS;
     bs_file_set_ops(&layer);
     watching = true;
     while (n_cuts < cuts)
@@ -532,6 +582,8 @@ START_TEST(flushed_is_there_and_the_rest_is_old_or_new)
         free(files[i].bytes);
         free(files[i].p);
     }
+    free(metas[0]);
+    free(metas[1]);
     vm_fini(&m);
     fix_fini(&f);
 }
