@@ -393,10 +393,10 @@ static int l_renameat(int a, const char *old, int b, const char *name)
 
     if (r == 0 && watching && strcmp(name, "log") == 0) {
         ck_assert_int_eq(fstatat(b, name, &st, 0), 0);
-        if (strcmp(name, "meta.json") == 0)
-            load_meta(b, &metas[1]);
-        else
-            renamed_ino = st.st_ino;
+        renamed_ino = st.st_ino;
+        maybe_cut();
+    } else if (r == 0 && watching && strcmp(name, "meta.json") == 0) {
+        load_meta(b, &metas[1]);
         maybe_cut();
     }
     return r;

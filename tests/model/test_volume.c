@@ -14,7 +14,7 @@ static uint8_t secret[BSTORE_SECRET_BYTES];
 static bool session;
 static struct bstore_patch *session_patch;
 static uint8_t buf[64 * BLK];
-static bool loose[VOLUME_BLKS]; /* written by tokens since the last flush */
+static bool loose[VM_MAX_BLKS]; /* written by tokens since the last flush */
 
 static void flushed(void)
 {
@@ -227,7 +227,7 @@ static void check_kill(void)
 {
     const uint8_t *all = vm_read_all(v);
 
-    for (uint64_t i = 0; i < VOLUME_BLKS; i++)
+    for (uint64_t i = 0; i < m.blks; i++)
         if (!loose[i])
             vm_check_block(&m, v, i, all + i * BLK);
     vm_check_crash(&m, v, true);
@@ -263,6 +263,7 @@ static void do_resize(void)
         v = fix_open(&f, "model");
         vm_fini(&m);
         vm_init(&m, &f);
+        memset(loose, 0, sizeof(loose));
         m.blks = IMAGE_BLKS;
         return;
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* Volumes that grow, and volumes that are made of others. */
 #include <dirent.h>
+#include <sys/wait.h>
 
 #include "volume-fixture.h"
 #include "volume-log.h"
@@ -431,6 +432,32 @@ START_TEST(a_clone_is_refused_or_stopped_and_nothing_is_left)
 }
 END_TEST
 
+/* What a killed worker had acknowledged and nobody has logged comes along. */
+START_TEST(a_clone_has_what_a_killed_worker_left)
+{
+    uint8_t want[BLK], got[BLK];
+    int status;
+    pid_t pid;
+
+    bstore_volume_close(v);
+    pid = fork();
+    if (pid == 0) {
+        v = fix_open(&f, "v1");
+        fill(want, BLK, 1);
+        if (bstore_volume_write(v, want, BLK, 40 * BLK, false) != 0)
+            _exit(1);
+        _exit(0); /* and no close */
+    }
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+    ok(bstore_volume_clone(f.store, "v1", "v2", NULL, &err));
+    v = fix_open(&f, "v2");
+    fill(want, BLK, 1);
+    ck_assert_int_eq(bstore_volume_read(v, got, BLK, 40 * BLK), 0);
+    ck_assert_mem_eq(want, got, BLK);
+}
+END_TEST
+
 /* A reader holds it as we do; a clone of a clone is a clone. */
 START_TEST(one_volume_may_be_cloned_beside_readers_and_again)
 {
@@ -470,6 +497,7 @@ int main(void)
     tcase_add_test(tc, a_copy_is_as_sparse_as_it_can_be);
     tcase_add_test(tc, a_clone_holds_image_and_patches);
     tcase_add_test(tc, a_clone_is_refused_or_stopped_and_nothing_is_left);
+    tcase_add_test(tc, a_clone_has_what_a_killed_worker_left);
     tcase_add_test(tc, one_volume_may_be_cloned_beside_readers_and_again);
     suite_add_tcase(s, tc);
     sr = srunner_create(s);
