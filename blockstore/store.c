@@ -279,12 +279,12 @@ static void sweep(const struct bstore *store, const char *sub)
     closedir(d);
 }
 
-static int flock_until(int fd, const struct timespec *deadline)
+static int flock_until(int fd, int how, const struct timespec *deadline)
 {
     static const struct timespec pause = { .tv_nsec = 20 * 1000 * 1000 };
     struct timespec now;
 
-    while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    while (flock(fd, how | LOCK_NB) != 0) {
         if (errno != EWOULDBLOCK && errno != EINTR)
             return -errno;
         clock_gettime(CLOCK_REALTIME, &now);
@@ -297,7 +297,7 @@ static int flock_until(int fd, const struct timespec *deadline)
     return 0;
 }
 
-int bstore_lock(struct bstore *store, struct bs_err *err)
+static int take_lock(struct bstore *store, int how, struct bs_err *err)
 {
     struct timespec deadline;
     int fd, r;
@@ -313,7 +313,7 @@ int bstore_lock(struct bstore *store, struct bs_err *err)
         r = bs_fail_errno(err, -fd, "%s/lock: cannot open", store->path);
         goto out;
     }
-    r = flock_until(fd, &deadline);
+    r = flock_until(fd, how, &deadline);
     if (r == -EBUSY)
         bs_fail(err, EBUSY, "%s: another blksub is changing the store",
                 store->path);
@@ -323,16 +323,30 @@ int bstore_lock(struct bstore *store, struct bs_err *err)
         goto out;
     store->lock_fd = fd;
     fd = -1;
-    sweep(store, "keys");
-    sweep(store, "images");
-    sweep(store, "patches");
-    sweep(store, "volumes");
 out:
     if (fd >= 0)
         close(fd);
     if (r < 0)
         pthread_mutex_unlock(&store->lock);
     return r;
+}
+
+int bstore_lock(struct bstore *store, struct bs_err *err)
+{
+    int r = take_lock(store, LOCK_EX, err);
+
+    if (r < 0)
+        return r;
+    sweep(store, "keys");
+    sweep(store, "images");
+    sweep(store, "patches");
+    sweep(store, "volumes");
+    return 0;
+}
+
+int bstore_lock_shared(struct bstore *store, struct bs_err *err)
+{
+    return take_lock(store, LOCK_SH, err);
 }
 
 void bstore_unlock(struct bstore *store)

@@ -18,7 +18,7 @@ struct bstore {
     char *path;
     int dirfd;
 
-    /* Held from bstore_lock() to bstore_unlock(); the flock on lock_fd keeps
+    /* Held from a bstore_lock() to bstore_unlock(); the flock on lock_fd keeps
      * out other processes, the mutex other threads of ours. */
     pthread_mutex_t lock;
     int lock_fd; /* -1 = not locked */
@@ -39,6 +39,10 @@ int bstore_opendir_of(const struct bstore *store, const char *sub,
 
 /* bs_file_sync() with a sentence. */
 int bstore_sync_file(int fd, const char *what, struct bs_err *err);
+
+/* Against removals only: any number of processes have it at once.  Who makes a
+ * volume need an image or a patch holds it until the volume's log says so. */
+int bstore_lock_shared(struct bstore *store, struct bs_err *err);
 
 /* A name that bstore_lock() sweeps if we die. */
 void bstore_tmp_name(char name[BSTORE_TMP_NAME]);

@@ -7,6 +7,7 @@
 
 #include "bs/file.h"
 #include "patch.h"
+#include "store.h"
 #include "volume-impl.h"
 
 const struct bstore_applied *bstore_volume_applied(const struct bstore_volume *v,
@@ -145,7 +146,7 @@ int bstore_volume_commit(struct bstore_volume *v,
     if (r < 0)
         return r;
     if (!all_pinned(v, list, n)) {
-        r = bstore_lock(v->store, err); /* against a removal meanwhile */
+        r = bstore_lock_shared(v->store, err); /* against a removal meanwhile */
         if (r < 0)
             return r;
         locked = true;

@@ -316,7 +316,7 @@ out:
 
 /* ---- the folder ------------------------------------------------------------ */
 
-/* Opened, and flocked: nobody else makes or removes a map meanwhile. */
+/* Opened, and flocked: nobody else makes a map meanwhile. */
 static int lock_folder(const struct bstore *store, int wait_ms)
 {
     static const struct timespec pause = { .tv_nsec = 5 * 1000 * 1000 };
@@ -345,6 +345,18 @@ static bool is_tmp(const char *name)
     return strncmp(name, BSTORE_TMP_PREFIX, strlen(BSTORE_TMP_PREFIX)) == 0;
 }
 
+/* Whoever has it open holds a shared lock. */
+static void remove_unused(int folder, const char *name)
+{
+    int fd = bs_file_open(folder, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+
+    if (fd < 0)
+        return;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+        (void)bs_file_unlink(folder, name);
+    close(fd);
+}
+
 /* Removes what died writers left; with all, also maps that nobody has open.
  * The folder is locked. */
 static void sweep_locked(int folder, bool all)
@@ -365,14 +377,8 @@ static void sweep_locked(int folder, bool all)
     while ((e = readdir(d))) {
         if (is_tmp(e->d_name))
             (void)bs_file_unlink(folder, e->d_name);
-        if (!all || bstore_digest_from_hex(&name, e->d_name) < 0)
-            continue;
-        fd = bs_file_open(folder, e->d_name,
-                          O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
-        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
-            (void)bs_file_unlink(folder, e->d_name);
-        if (fd >= 0)
-            close(fd);
+        if (all && bstore_digest_from_hex(&name, e->d_name) == 0)
+            remove_unused(folder, e->d_name);
     }
     closedir(d);
 }
@@ -390,24 +396,22 @@ void bstore_maps_sweep(const struct bstore *store)
 void vol_map_file_leave(struct bstore *store, struct vol_map_file *file)
 {
     char hex[BSTORE_DIGEST_HEX];
-    struct stat ours, now;
     int folder;
 
     if (file->fd < 0)
         return;
-    folder = lock_folder(store, 0);
-    bstore_digest_to_hex(&file->name, hex);
-    if (folder >= 0 && flock(file->fd, LOCK_EX | LOCK_NB) == 0 &&
-        fstat(file->fd, &ours) == 0 &&
-        fstatat(folder, hex, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
-        ours.st_ino == now.st_ino) /* not one that was made in its place */
-        (void)bs_file_unlink(folder, hex);
-    if (folder >= 0)
-        close(folder);
+    /* First our lock goes, then we look: of several who leave at once, the last
+     * finds no other. */
     close(file->fd);
     file->fd = -1;
+    folder = bstore_opendir(store, "maps", NULL);
+    if (folder < 0)
+        return;
+    remove_unused(folder, bstore_digest_to_hex(&file->name, hex));
+    close(folder);
 }
 
+/* The fd, which keeps the file from being removed as one that nobody has. */
 static int write_locked(int folder, const struct bstore_digest *name,
                         const struct omap *map, struct bs_err *err)
 {
@@ -426,6 +430,7 @@ static int write_locked(int folder, const struct bstore_digest *name,
         bs_fail_errno(err, -r, "cannot create a map");
         goto out;
     }
+    (void)flock(fd, LOCK_SH | LOCK_NB); /* nobody else knows the file */
     r = bs_file_write(fd, buf, len, 0);
     if (r == 0)
         r = bs_file_sync(fd);
@@ -433,12 +438,13 @@ static int write_locked(int folder, const struct bstore_digest *name,
         bs_fail_errno(err, -r, "cannot write a map");
     else
         r = bs_file_publish(folder, tmp, bstore_digest_to_hex(name, hex), err);
-    close(fd);
-    if (r < 0)
+    if (r < 0) {
         (void)bs_file_unlink(folder, tmp);
+        close(fd);
+    }
 out:
     free(buf);
-    return r;
+    return r < 0 ? r : fd;
 }
 
 /* Builds the map and, if it can, puts a file in the place of its own memory.
@@ -450,7 +456,7 @@ static int make_file(struct bstore_volume *v, const struct layers *l,
 {
     struct omap *map = NULL;
     struct bs_err why = { 0 };
-    int folder, r;
+    int folder, fd = -1, r;
 
     folder = lock_folder(v->store, FOLDER_WAIT_MS);
     if (folder >= 0 && open_file(v, name, l->n, out, file) == 0) {
@@ -460,7 +466,8 @@ static int make_file(struct bstore_volume *v, const struct layers *l,
     r = build(v, l, &map, err);
     if (r == 0 && folder >= 0) {
         sweep_locked(folder, false);
-        if (write_locked(folder, name, map, &why) < 0)
+        fd = write_locked(folder, name, map, &why);
+        if (fd < 0)
             bs_log(BS_LOG_WARN, "store", "maps: %s", why.text);
         else if (open_file(v, name, l->n, out, file) == 0)
             goto out;
@@ -471,6 +478,8 @@ static int make_file(struct bstore_volume *v, const struct layers *l,
     }
 out:
     omap_free(map);
+    if (fd >= 0)
+        close(fd);
     if (folder >= 0)
         close(folder);
     return r;

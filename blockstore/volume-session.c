@@ -19,6 +19,7 @@
 #include "bs/bytes.h"
 #include "bs/ckd.h"
 #include "bs/file.h"
+#include "store.h"
 #include "volume-impl.h"
 
 /* ---- sources --------------------------------------------------------------- */
@@ -303,7 +304,7 @@ static int pin_sources(struct bstore_volume *v, struct bstore_patch *patch,
     if (r < 0 || (v->sources[s->source[0]]->logged &&
                   v->sources[s->source[1]]->logged))
         return r;
-    r = bstore_lock(v->store, err);
+    r = bstore_lock_shared(v->store, err);
     if (r < 0)
         return r;
     bstore_digest_to_hex(bstore_patch_id(patch), hex);

@@ -186,6 +186,25 @@ START_TEST(another_process_that_holds_the_lock_is_waited_for)
 }
 END_TEST
 
+START_TEST(shared_locks_keep_out_only_who_wants_it_alone)
+{
+    struct bstore *other, *third;
+
+    OK(bstore_open(in_dir("s"), 0, &other, &err));
+    OK(bstore_open(in_dir("s"), 0, &third, &err));
+    OK(bstore_lock_shared(store, &err));
+    OK(bstore_lock_shared(other, &err));
+    REFUSED(bstore_lock(third, &err), EBUSY);
+    bstore_unlock(store);
+    bstore_unlock(other);
+    OK(bstore_lock(third, &err));
+    REFUSED(bstore_lock_shared(store, &err), EBUSY);
+    bstore_unlock(third);
+    bstore_close(other);
+    bstore_close(third);
+}
+END_TEST
+
 START_TEST(a_lock_that_is_not_given_back_is_not_waited_for_forever)
 {
     struct bstore *other;
@@ -242,6 +261,7 @@ static Suite *suite(void)
     tcase_add_test(t, keys_are_trusted_listed_and_removed);
     tcase_add_test(t, a_damaged_trusted_key_is_said_not_skipped);
     tcase_add_test(t, another_process_that_holds_the_lock_is_waited_for);
+    tcase_add_test(t, shared_locks_keep_out_only_who_wants_it_alone);
     tcase_add_test(t, a_lock_that_is_not_given_back_is_not_waited_for_forever);
     tcase_add_test(t, what_a_crash_left_is_swept_and_nothing_else);
     suite_add_tcase(s, t);
