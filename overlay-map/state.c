@@ -170,7 +170,8 @@ static void set_words(uint64_t *word, unsigned first, unsigned count,
 
 /* ---- one chunk's tokens ---- */
 
-/* Makes room for more tokens than there are. */
+/* Makes room for more tokens than there are; with an eighth to spare, not twice
+ * as many, because a guest may come to have hundreds of millions of them. */
 static int reserve(struct omap_states *s, struct omap_tokens **slot,
                    unsigned more)
 {
@@ -179,7 +180,7 @@ static int reserve(struct omap_states *s, struct omap_tokens **slot,
 
     if (n + more <= had)
         return 0;
-    cap = had * 2 > n + more ? had * 2 : n + more;
+    cap = n + more + n / 8;
     if (cap > OMAP_CHUNK_BLKS + 2)
         cap = OMAP_CHUNK_BLKS + 2;
     t = realloc(t, tokens_bytes(cap));
