@@ -2,7 +2,7 @@
 #   tests/unit/FOLDER/test_*.c  linked with FOLDER and what it uses
 #   tests/model, tests/fault    Check programs, linked with bstore
 #   tests/fuzz/fuzz_*.c         LLVMFuzzerTestOneInput, replayed over corpus/
-#   tests/bench/bench_*.c       run by `make bench` alone
+#   tests/bench/bench_*.c       run by `make bench` alone; *_plugin.c for nbdkit
 #   tests/e2e/*.sh              exit 77 = this host lacks what it takes
 #   tests/e2e/long/*.sh         for check-long
 
@@ -72,6 +72,12 @@ $(T)/$(1:tests/%.c=%): $(B)/obj/$(1:.c=.o) $(call libs_of,bstore)
 BENCH_BINS += $(T)/$(1:tests/%.c=%)
 endef
 $(foreach s,$(wildcard tests/bench/bench_*.c),$(eval $(call bench_prog,$(s))))
+
+$(B)/obj/tests/bench/switch_plugin.o: CFLAGS_MOD := $(TEST_INC)
+$(T)/bench/switch_plugin.so: $(B)/obj/tests/bench/switch_plugin.o $(call libs_of,bstore)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS_ALL) -shared -o $@ $^ $(call pkg_libs,$(call all_pkgs,bstore))
+BENCH_BINS += $(T)/bench/switch_plugin.so
 
 # Every public header compiles alone.
 HEADERS := $(wildcard */include/*.h */include/*/*.h)
