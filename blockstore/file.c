@@ -10,11 +10,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <linux/fiemap.h>
 #include <linux/fs.h>
 
 #include "bs/file.h"
 
 #define COPY_BYTES (256u * 1024u)
+#define EXTENTS_AT_ONCE 256u /* of FIEMAP */
 
 static int sys_openat(int dirfd, const char *name, int flags, mode_t mode)
 {
@@ -378,4 +380,35 @@ out:
     free(text);
     close(fd);
     return r;
+}
+
+uint64_t bs_file_shared_bytes(int fd)
+{
+    size_t room = sizeof(struct fiemap) +
+                  EXTENTS_AT_ONCE * sizeof(struct fiemap_extent);
+    uint64_t shared = 0, at = 0;
+    struct fiemap *m;
+    bool last = false;
+    unsigned i;
+
+    m = malloc(room);
+    while (m && !last) {
+        memset(m, 0, sizeof(*m));
+        m->fm_start = at;
+        m->fm_length = FIEMAP_MAX_OFFSET - at;
+        m->fm_extent_count = EXTENTS_AT_ONCE;
+        if (ioctl(fd, FS_IOC_FIEMAP, m) < 0 || m->fm_mapped_extents == 0)
+            break;
+        for (i = 0; i < m->fm_mapped_extents; i++) {
+            const struct fiemap_extent *e = &m->fm_extents[i];
+
+            if (e->fe_flags & FIEMAP_EXTENT_SHARED)
+                shared += e->fe_length;
+            last = last || e->fe_flags & FIEMAP_EXTENT_LAST ||
+                   e->fe_logical + e->fe_length <= at;
+            at = e->fe_logical + e->fe_length;
+        }
+    }
+    free(m);
+    return shared;
 }

@@ -11,7 +11,6 @@
 #include <jansson.h>
 
 #include "bs/file.h"
-#include "bstore-patch.h"
 #include "image.h"
 #include "store.h"
 
@@ -185,26 +184,6 @@ int bstore_image_find(struct bstore *store, const char *ref,
 
 /* ---- removing ------------------------------------------------------------------- */
 
-/* -EBUSY and a sentence when a patch begins at the image. */
-static int used_by_patch(struct bstore *store,
-                         const struct bstore_digest *digest, struct bs_err *err)
-{
-    struct bstore_patch_info *v = NULL;
-    char hex[BSTORE_DIGEST_HEX];
-    size_t i, n;
-    int r;
-
-    r = bstore_patch_list(store, &v, &n, err);
-    if (r < 0)
-        return r;
-    for (i = 0; r == 0 && i < n; i++)
-        if (bstore_digest_eq(&v[i].from, digest))
-            r = bs_fail(err, EBUSY, "the patch %s (%.16s) is for it", v[i].name,
-                        bstore_digest_to_hex(&v[i].id, hex));
-    free(v);
-    return r;
-}
-
 static int remove_locked(struct bstore *store, const char *ref,
                          struct bs_err *err)
 {
@@ -216,8 +195,6 @@ static int remove_locked(struct bstore *store, const char *ref,
     if (r < 0)
         return r;
     r = bstore_check_unused(store, &info.digest, err);
-    if (r == 0)
-        r = used_by_patch(store, &info.digest, err);
     if (r < 0)
         return bs_prefix(err, r, "image %s", ref);
     return bstore_retire(store, "images", bstore_digest_to_hex(&info.digest, hex),

@@ -15,7 +15,6 @@
 
 #include "bs/bytes.h"
 #include "bs/file.h"
-#include "bstore-volume.h"
 #include "digest.h"
 #include "store.h"
 
@@ -491,16 +490,6 @@ int bstore_retire(const struct bstore *store, const char *sub, const char *name,
         bstore_remove_tree(fd, tmp);
     close(fd);
     return r;
-}
-
-int bstore_check_unused(struct bstore *store,
-                        const struct bstore_digest *digest, struct bs_err *err)
-{
-    char who[256];
-    int r;
-
-    r = bstore_volume_uses(store, digest, who, sizeof(who), err);
-    return r > 0 ? bs_fail(err, EBUSY, "%s", who) : r;
 }
 
 /* ---- what is named by digest ---------------------------------------------- */

@@ -69,8 +69,8 @@ void bstore_remove_tree(int dirfd, const char *name);
 /* Takes SUB/NAME from sight at once and durably, then removes it. */
 int bstore_retire(const struct bstore *store, const char *sub, const char *name,
                   struct bs_err *err);
-/* -EBUSY and a sentence if a volume uses the image or patch.  The lock is
- * held. */
+/* -EBUSY and a sentence if a volume or patch needs the image or patch.  The
+ * lock is held, and stays so to the end of the removal. */
 int bstore_check_unused(struct bstore *store,
                         const struct bstore_digest *digest, struct bs_err *err);
 

@@ -4,7 +4,8 @@
  * Where things are done:
  *   volume.c          open, close
  *   volume-store.c    create, lock, remove: the folder
- *   volume-list.c     list, find, uses: seen from outside
+ *   volume-list.c     list, find: seen from outside
+ *   volume-space.c    the room it takes
  *   volume-io.c       requests: read, write, trim, zero
  *   volume-read.c     where the bytes of a range are, and reading them
  *   volume-flush.c    durability: flush, the log's tail, compaction
@@ -225,6 +226,17 @@ bool vol_still_there(struct bstore *store, const char *name, int dirfd);
 /* The fd that holds the volume's lock, or -EBUSY. */
 int vol_take_lock(int dirfd, const char *name, bool shared, int wait_ms,
                   struct bs_err *err);
+
+/* ---- volume-list.c -------------------------------------------------------- */
+/* What a volume is, that a worker may be writing to; *s is given. */
+int vol_peek(int dirfd, struct vol_meta *m, struct vol_state **s,
+             struct bs_err *err);
+/* Sorted; *names is given (vol_free_names). */
+int vol_list_names(struct bstore *store, char ***names, size_t *n,
+                   struct bs_err *err);
+void vol_free_names(char **names, size_t n);
+/* Does a worker hold it that may write? */
+bool vol_is_served(int dirfd, const char *name);
 
 /* ---- volume-read.c --------------------------------------------------------- */
 /* A range within one chunk, which the caller holds at least shared. */

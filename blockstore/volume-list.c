@@ -35,11 +35,10 @@ static int replay_once(int dirfd, uint64_t size_blk, struct vol_state **s,
     return r;
 }
 
-/* Of a volume that a worker may be writing to.  What it appends while we read,
- * and a log that is newer than the size we read, can look like damage; real
- * damage does so again. */
-static int peek(int dirfd, struct vol_meta *m, struct vol_state **s,
-                struct bs_err *err)
+/* What a worker appends while we read, and a log that is newer than the size we
+ * read, can look like damage; real damage does so again. */
+int vol_peek(int dirfd, struct vol_meta *m, struct vol_state **s,
+             struct bs_err *err)
 {
     static const struct timespec pause = { .tv_nsec = 10 * 1000 * 1000 };
     int r, i;
@@ -80,7 +79,7 @@ static int fill_info(int dirfd, const char *name, struct bstore_volume_info *out
     struct vol_meta m;
     int r;
 
-    r = peek(dirfd, &m, &s, err);
+    r = vol_peek(dirfd, &m, &s, err);
     if (r < 0)
         return bs_prefix(err, r, "volume %s", name);
     snprintf(info.name, sizeof(info.name), "%s", name);
@@ -114,7 +113,7 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static void free_names(char **names, size_t n)
+void vol_free_names(char **names, size_t n)
 {
     size_t i;
 
@@ -123,9 +122,8 @@ static void free_names(char **names, size_t n)
     free(names);
 }
 
-/* Sorted; *names is given (free_names). */
-static int list_names(struct bstore *store, char ***names, size_t *n,
-                      struct bs_err *err)
+int vol_list_names(struct bstore *store, char ***names, size_t *n,
+                   struct bs_err *err)
 {
     char **v = NULL, **more;
     size_t n_v = 0;
@@ -156,7 +154,7 @@ static int list_names(struct bstore *store, char ***names, size_t *n,
     }
     closedir(d);
     if (r < 0) {
-        free_names(v, n_v);
+        vol_free_names(v, n_v);
         return r;
     }
     if (n_v)
@@ -175,7 +173,7 @@ int bstore_volume_list(struct bstore *store, struct bstore_volume_info **infos,
     size_t n_names = 0, n_v = 0, i;
     int r;
 
-    r = list_names(store, &names, &n_names, err);
+    r = vol_list_names(store, &names, &n_names, err);
     if (r < 0)
         return r;
     v = calloc(n_names + 1, sizeof(*v));
@@ -186,7 +184,7 @@ int bstore_volume_list(struct bstore *store, struct bstore_volume_info **infos,
         else if (r != -ENOENT) /* one damaged volume does not hide the rest */
             bs_log(BS_LOG_WARN, "store", "left out of the list: %s", why.text);
     }
-    free_names(names, n_names);
+    vol_free_names(names, n_names);
     if (!v)
         return bs_fail(err, ENOMEM, "no memory");
     *infos = v;
@@ -194,73 +192,11 @@ int bstore_volume_list(struct bstore *store, struct bstore_volume_info **infos,
     return 0;
 }
 
-/* Does a worker hold the volume? */
-static bool is_served(int dirfd, const char *name)
+bool vol_is_served(int dirfd, const char *name)
 {
     int fd = vol_take_lock(dirfd, name, true, 0, NULL);
 
     if (fd >= 0)
         close(fd);
     return fd == -EBUSY;
-}
-
-static const char *how_used(const struct vol_state *s,
-                            const struct bstore_digest *d, bool served)
-{
-    size_t i;
-
-    for (i = 0; i < s->applied.n; i++)
-        if (bstore_digest_eq(&s->applied.list[i].patch, d))
-            return "has it applied";
-    /* A worker may be about to make blocks of any source that it has named;
-     * when none runs only those count that a block is from. */
-    for (i = 0; i < VOL_MAX_SOURCES; i++)
-        if (s->sources[i].used && (served || s->referenced[i]) &&
-            bstore_digest_eq(&s->sources[i].digest, d))
-            return "has files of it";
-    return NULL;
-}
-
-static int volume_uses(struct bstore *store, const char *name,
-                       const struct bstore_digest *d, char *who, size_t n,
-                       struct bs_err *err)
-{
-    struct vol_state *s = NULL;
-    const char *how = NULL;
-    struct vol_meta m;
-    bool served;
-    int dirfd, r;
-
-    dirfd = vol_open_dir(store, name, err);
-    if (dirfd < 0)
-        return dirfd == -ENOENT ? 0 : dirfd;
-    served = is_served(dirfd, name);
-    r = peek(dirfd, &m, &s, err);
-    if (r < 0)
-        bs_prefix(err, r, "volume %s", name);
-    else
-        how = bstore_digest_eq(&m.image, d) ? "is made of it"
-                                            : how_used(s, d, served);
-    vol_state_free(s);
-    close(dirfd);
-    if (r < 0 || !how)
-        return r;
-    snprintf(who, n, "volume %s %s", name, how);
-    return 1;
-}
-
-int bstore_volume_uses(struct bstore *store, const struct bstore_digest *d,
-                       char *who, size_t n, struct bs_err *err)
-{
-    char **names = NULL;
-    size_t n_names = 0, i;
-    int r;
-
-    r = list_names(store, &names, &n_names, err);
-    if (r < 0)
-        return r;
-    for (i = 0; r == 0 && i < n_names; i++)
-        r = volume_uses(store, names[i], d, who, n, err);
-    free_names(names, n_names);
-    return r;
 }

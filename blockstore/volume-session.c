@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* Sources of a volume beside its own data, and tokens (DESIGN 5.2).
  *
- * What a removal must not take away: bstore_volume_uses() looks at the log, and
+ * What a removal must not take away: bstore_check_unused() looks at the log, and
  * while a worker holds the volume, at every source its log names.  A patch is
  * named there, durably, before a session can make tokens of it, and under the
  * store's lock, which who removes it holds too. */

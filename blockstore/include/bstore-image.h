@@ -32,7 +32,7 @@ int bstore_image_list(struct bstore *store, struct bstore_image_info **infos,
 /* ref: a name, a digest, or the beginning (>= 8 digits) of one digest. */
 int bstore_image_find(struct bstore *store, const char *ref,
                       struct bstore_image_info *out, struct bs_err *err);
-/* -EBUSY and who, when a volume or patch uses it. */
+/* -EBUSY when a volume or patch uses it; who: bstore-uses.h. */
 int bstore_image_remove(struct bstore *store, const char *ref,
                         struct bs_err *err);
 

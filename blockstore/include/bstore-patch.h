@@ -28,7 +28,7 @@ int bstore_patch_list(struct bstore *store, struct bstore_patch_info **infos,
 /* ref: a digest, the beginning (>= 8 digits) of one, or a name. */
 int bstore_patch_find(struct bstore *store, const char *ref,
                       struct bstore_patch_info *out, struct bs_err *err);
-/* -EBUSY and who, when a volume uses it. */
+/* -EBUSY when a volume uses it; who: bstore-uses.h. */
 int bstore_patch_remove(struct bstore *store, const char *ref,
                         struct bs_err *err);
 

@@ -36,15 +36,19 @@ int bstore_volume_list(struct bstore *store, struct bstore_volume_info **infos,
                        size_t *n, struct bs_err *err);
 int bstore_volume_find(struct bstore *store, const char *name,
                        struct bstore_volume_info *out, struct bs_err *err);
+/* The room a volume takes on the host: allocated bytes of its files. */
+struct bstore_volume_space {
+    uint64_t data_bytes, log_bytes;
+    uint64_t other_bytes;  /* of its other files: history, metadata */
+    uint64_t shared_bytes; /* of data: extents that another file has too, as far
+                              as the file system tells; removing the volume does
+                              not free them */
+};
+int bstore_volume_space(struct bstore *store, const char *name,
+                        struct bstore_volume_space *out, struct bs_err *err);
 /* -EBUSY while a worker serves it. */
 int bstore_volume_remove(struct bstore *store, const char *name,
                          struct bs_err *err);
-/* Does a volume need the image or patch d: as its image, applied, or as the
- * source of a token?  1 and who, in n bytes ("volume v1 has it applied"), else
- * 0, or negative.  Takes no volume's lock.  Whoever removes d holds the store's
- * lock from this call to the end of the removal. */
-int bstore_volume_uses(struct bstore *store, const struct bstore_digest *d,
-                       char *who, size_t n, struct bs_err *err);
 
 /* A second volume with the content, the patches and the size of src; shares
  * src's data where the file system can (FICLONE), else copies it.  -EEXIST,

@@ -61,6 +61,9 @@ int bs_file_chmod(int fd, mode_t mode);
 int bs_file_clone(int to, int from);
 /* n bytes to the same place in another file, by the kernel where it can. */
 int bs_file_copy(int to, int from, size_t n, uint64_t off);
+/* What of a file's allocation other files have too (reflinks).  A file system
+ * that cannot tell has none. */
+uint64_t bs_file_shared_bytes(int fd);
 
 /* As openat(2) and its kin, but the fd, or 0, or negative errno; dirfd may be
  * AT_FDCWD.  mode matters with O_CREAT only.  What was made, renamed or removed

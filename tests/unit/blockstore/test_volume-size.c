@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <sys/wait.h>
 
+#include "bstore-uses.h"
 #include "volume-fixture.h"
 #include "volume-log.h"
 
@@ -351,7 +352,10 @@ END_TEST
 
 START_TEST(a_clone_holds_image_and_patches)
 {
+    struct bstore_usage *u = NULL;
+    const struct bstore_dep *deps;
     struct vm m;
+    size_t n = 0;
 
     vm_init(&m, &f);
     live_a_little(&m); /* patch 0 applied, a token of patch 1 */
@@ -360,15 +364,13 @@ START_TEST(a_clone_holds_image_and_patches)
     ok(bstore_volume_clone(f.store, "v1", "v2", NULL, &err));
     ok(bstore_volume_remove(f.store, "v1", &err));
     v = fix_open(&f, "v2");
-    for (unsigned k = 0; k < N_PATCHES; k++) {
-        char who[256];
-
-        ck_assert_int_eq(bstore_volume_uses(f.store, &f.patch[k].id, who,
-                                            sizeof(who), NULL), 1);
-        ck_assert_ptr_nonnull(strstr(who, "v2"));
-    }
-    ck_assert_int_eq(bstore_volume_uses(f.store, &f.image, (char[256]){ 0 }, 256,
-                                        NULL), 1);
+    ok(bstore_usage_read(f.store, &u, &err));
+    for (unsigned k = 0; k < N_PATCHES; k++)
+        ck_assert_uint_eq(bstore_usage_n_volumes(u, &f.patch[k].id), 1);
+    ck_assert_uint_eq(bstore_usage_n_volumes(u, &f.image), 1);
+    deps = bstore_usage_deps(u, "v2", &n);
+    ck_assert(deps && n == 1 + N_PATCHES && deps[0].is_image);
+    bstore_usage_free(u);
 }
 END_TEST
 

@@ -115,54 +115,6 @@ START_TEST(list_and_find_tell_what_is_so)
 }
 END_TEST
 
-static int uses(const struct bstore_digest *d, char who[128])
-{
-    struct bs_err err = { 0 };
-    int r;
-
-    who[0] = '\0';
-    r = bstore_volume_uses(f.store, d, who, 128, &err);
-    ck_assert_msg(r >= 0, "%s", err.text);
-    return r;
-}
-
-START_TEST(uses_tells_what_must_stay)
-{
-    uint8_t secret[BSTORE_SECRET_BYTES] = { 5 }, buf[BLK];
-    struct fix_list l = { .n = 0 };
-    struct bstore_patch *p = NULL;
-    char who[128];
-
-    ck_assert_int_eq(uses(&f.image, who), 1);
-    ck_assert_str_eq(who, "volume v1 is made of it");
-    ck_assert_int_eq(uses(&f.patch[0].id, who), 0);
-    fix_list_add(&f, &l, 0, 1);
-    ok(bstore_volume_commit(v, l.a, l.n, &err));
-    ck_assert_int_eq(uses(&f.patch[0].id, who), 1);
-    ck_assert_str_eq(who, "volume v1 has it applied");
-    ok(bstore_volume_commit(v, l.a, 0, &err));
-    ck_assert_int_eq(uses(&f.patch[0].id, who), 0);
-
-    ok(bstore_patch_open(f.store, &f.patch[0].id, &p, &err));
-    ok(bstore_volume_session_open(v, secret, p, &err));
-    ck_assert_int_eq(uses(&f.patch[0].id, who), 1); /* before any token */
-    wire_token_encode(buf, secret, 0, 3);
-    ck_assert_int_eq(bstore_volume_write(v, buf, BLK, 0, true), 0);
-    bstore_volume_session_close(v);
-    bstore_patch_close(p);
-    bstore_volume_close(v);
-    ck_assert_int_eq(uses(&f.patch[0].id, who), 1); /* nobody serves it */
-    ck_assert_str_eq(who, "volume v1 has files of it");
-    v = fix_open(&f, "v1");
-    ck_assert_int_eq(bstore_volume_trim(v, BLK, 0, true), 0);
-    bstore_volume_close(v);
-    ck_assert_int_eq(uses(&f.patch[0].id, who), 0);
-    /* So it can be removed, and the volume opened without it. */
-    ok(bstore_patch_remove(f.store, "patch 0", &err));
-    v = fix_open(&f, "v1");
-}
-END_TEST
-
 START_TEST(a_session_and_a_commit_refuse_a_patch_that_was_removed)
 {
     uint8_t secret[BSTORE_SECRET_BYTES] = { 5 };
@@ -567,7 +519,6 @@ int main(void)
     tcase_add_test(tc, one_process_has_a_volume);
     tcase_add_test(tc, readers_share_and_write_nothing);
     tcase_add_test(tc, list_and_find_tell_what_is_so);
-    tcase_add_test(tc, uses_tells_what_must_stay);
     tcase_add_test(tc, a_session_and_a_commit_refuse_a_patch_that_was_removed);
     tcase_add_test(tc, a_damaged_volume_is_refused_and_named);
     tcase_add_test(tc, features_to_clear_are_cleared_by_a_writer_only);
