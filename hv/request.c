@@ -4,18 +4,21 @@
 #include <string.h>
 
 #include "bs/bytes.h"
+#include "origins.h"
 #include "request.h"
 
 #define LOG_DEFAULT 100
-#define LOG_MAX 10000
+#define LOG_MAX 10000 /* of the map's runs too */
 
-enum member { M_PATCH, M_STRATEGY, M_DRY_RUN, M_RESTART, M_PATHS, M_UNITS, M_LIMIT };
+enum member { M_PATCH, M_STRATEGY, M_DRY_RUN, M_RESTART, M_PATHS, M_UNITS, M_LIMIT,
+              M_OFFSET, M_BYTES, M_TOTALS };
 #define BIT(m) (1u << (m))
 
 static const char *const member_names[] = {
     [M_PATCH] = "patch", [M_STRATEGY] = "strategy", [M_DRY_RUN] = "dry_run",
     [M_RESTART] = "restart", [M_PATHS] = "paths", [M_UNITS] = "units",
-    [M_LIMIT] = "limit",
+    [M_LIMIT] = "limit", [M_OFFSET] = "offset", [M_BYTES] = "bytes",
+    [M_TOTALS] = "totals",
 };
 
 static const struct {
@@ -34,6 +37,9 @@ static const struct {
     { "flush", HV_CMD_FLUSH, BIT(M_PATHS) },
     { "restart", HV_CMD_RESTART, BIT(M_UNITS) },
     { "log", HV_CMD_LOG, BIT(M_LIMIT) },
+    { "map", HV_CMD_MAP,
+      BIT(M_OFFSET) | BIT(M_BYTES) | BIT(M_LIMIT) | BIT(M_TOTALS) },
+    { "metrics", HV_CMD_METRICS, 0 },
 };
 
 static int take_bool(const json_t *v, const char *key, bool *out,
@@ -106,6 +112,15 @@ static int take_limit(const json_t *v, struct hv_request *out,
     return 0;
 }
 
+static int take_bytes(const json_t *v, const char *key, uint64_t *out,
+                      struct bs_err *err)
+{
+    if (!json_is_integer(v) || json_integer_value(v) < 0)
+        return bs_fail(err, EINVAL, "\"%s\" is a number of bytes", key);
+    *out = (uint64_t)json_integer_value(v);
+    return 0;
+}
+
 static int take_member(const char *key, const json_t *v, unsigned may,
                        unsigned *seen, struct hv_request *out,
                        struct bs_err *err)
@@ -130,6 +145,13 @@ static int take_member(const char *key, const json_t *v, unsigned may,
         return take_names(v, key, out, err);
     case M_LIMIT:
         return take_limit(v, out, err);
+    case M_OFFSET:
+        return take_bytes(v, key, &out->offset, err);
+    case M_BYTES:
+        out->has_bytes = true;
+        return take_bytes(v, key, &out->bytes, err);
+    case M_TOTALS:
+        return take_bool(v, key, &out->totals, err);
     default:
         return bs_fail(err, EINVAL, "this command has no member \"%.64s\"", key);
     }
@@ -145,7 +167,6 @@ int hv_request_decode(const json_t *obj, struct hv_request *out,
     int r = 0;
 
     memset(out, 0, sizeof(*out));
-    out->limit = LOG_DEFAULT;
     if (!json_is_integer(id))
         return bs_fail(err, EINVAL, "a request has an integer \"id\"");
     out->id = json_integer_value(id);
@@ -156,6 +177,7 @@ int hv_request_decode(const json_t *obj, struct hv_request *out,
     if (!name || c == N_ELEMS(commands))
         return bs_fail(err, EINVAL, "a request has a known \"cmd\"");
     out->cmd = commands[c].cmd;
+    out->limit = out->cmd == HV_CMD_MAP ? HV_MAP_LIMIT : LOG_DEFAULT;
     out->apply.rollback = out->cmd == HV_CMD_ROLLBACK;
     json_object_foreach((json_t *)(uintptr_t)obj, key, v) {
         if (strcmp(key, "id") == 0 || strcmp(key, "cmd") == 0)

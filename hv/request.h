@@ -19,6 +19,8 @@ enum hv_cmd {
     HV_CMD_FLUSH,
     HV_CMD_RESTART,
     HV_CMD_LOG,
+    HV_CMD_MAP,
+    HV_CMD_METRICS,
 };
 
 struct hv_request {
@@ -27,7 +29,9 @@ struct hv_request {
     struct hv_apply_request apply; /* APPLY, ROLLBACK */
     char **names;                  /* FLUSH: paths, RESTART: units */
     size_t n_names;
-    size_t limit; /* LOG */
+    size_t limit;                  /* LOG, MAP */
+    uint64_t offset, bytes;        /* MAP */
+    bool has_bytes, totals;
 };
 
 /* A member that the command does not know is an error: somebody who writes

@@ -9,6 +9,7 @@
 #include "apply.h"
 #include "control.h"
 #include "hv-worker.h"
+#include "metrics.h"
 #include "request.h"
 
 #define WORKER_QUEUE_MAX 8
@@ -31,6 +32,8 @@ struct hv_worker {
     /* Set before the threads start, never changed. */
     struct bstore *store;
     struct bstore_volume *volume;
+    struct hv_metrics *metrics;
+    int64_t start_time; /* seconds since 1970 */
     bool read_only;
     char *agent_path;
     struct hv_control *control;
@@ -61,6 +64,12 @@ struct hv_worker {
 void worker_refresh_applied(struct hv_worker *w); /* job thread */
 void worker_refresh_agent(struct hv_worker *w);   /* job thread */
 json_t *worker_status(struct hv_worker *w);
+
+/* worker-map.c: *out is what the answer says beside ok (given) */
+int worker_map(struct hv_worker *w, const struct hv_request *req, json_t **out,
+               struct bs_err *err);
+/* worker-metrics.c: the same */
+int worker_metrics(struct hv_worker *w, json_t **out, struct bs_err *err);
 
 /* worker-job.c */
 void *worker_job_thread(void *arg);

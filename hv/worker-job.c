@@ -25,7 +25,8 @@ const char *worker_cmd_name(enum hv_cmd cmd)
         [HV_CMD_APPLY] = "apply",       [HV_CMD_ROLLBACK] = "rollback",
         [HV_CMD_CANCEL] = "cancel",     [HV_CMD_USERS] = "users",
         [HV_CMD_FLUSH] = "flush",       [HV_CMD_RESTART] = "restart",
-        [HV_CMD_LOG] = "log",
+        [HV_CMD_LOG] = "log",           [HV_CMD_MAP] = "map",
+        [HV_CMD_METRICS] = "metrics",
     };
 
     return names[cmd];
@@ -460,11 +461,23 @@ static void tell_log(struct hv_worker *w, uint64_t client,
         answer(w, client, req->id, json_pack("{s:o}", "entries", list));
 }
 
+/* What needs no job. */
+static void answer_result(struct hv_worker *w, uint64_t client, json_int_t id,
+                          int r, json_t *out, const struct bs_err *err)
+{
+    if (r < 0)
+        answer_error(w, client, id, err);
+    else
+        answer(w, client, id, out);
+}
+
 void worker_request(void *opaque, uint64_t client, json_t *obj)
 {
     struct hv_worker *w = opaque;
     struct hv_request req;
+    json_t *out = NULL;
     struct bs_err err;
+    int r;
 
     if (hv_request_decode(obj, &req, &err) < 0) {
         answer_error(w, client, req.id, &err);
@@ -482,6 +495,14 @@ void worker_request(void *opaque, uint64_t client, json_t *obj)
         break;
     case HV_CMD_CANCEL:
         cancel(w, client, req.id);
+        break;
+    case HV_CMD_MAP:
+        r = worker_map(w, &req, &out, &err);
+        answer_result(w, client, req.id, r, out, &err);
+        break;
+    case HV_CMD_METRICS:
+        r = worker_metrics(w, &out, &err);
+        answer_result(w, client, req.id, r, out, &err);
         break;
     default:
         enqueue(w, client, &req);

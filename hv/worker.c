@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "worker-impl.h"
@@ -35,9 +36,14 @@ int hv_worker_open(const struct hv_worker_config *config,
         return bs_fail(err, ENOMEM, "worker: no memory");
     pthread_mutex_init(&w->lock, NULL);
     w->read_only = config->read_only;
+    w->start_time = time(NULL);
     w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (w->wake_fd < 0) {
         r = bs_fail_errno(err, errno, "worker: no eventfd");
+        goto out;
+    }
+    if (hv_metrics_new(&w->metrics) < 0) {
+        r = bs_fail(err, ENOMEM, "worker: no memory");
         goto out;
     }
     if (config->agent) {
@@ -95,6 +101,7 @@ void hv_worker_close(struct hv_worker *w)
     hv_link_free(w->link);
     bstore_volume_close(w->volume);
     bstore_close(w->store);
+    hv_metrics_free(w->metrics);
     json_decref(w->applied);
     free(w->agent_path);
     if (w->wake_fd >= 0)
@@ -106,4 +113,9 @@ void hv_worker_close(struct hv_worker *w)
 struct bstore_volume *hv_worker_volume(struct hv_worker *w)
 {
     return w->volume;
+}
+
+struct hv_metrics *hv_worker_metrics(struct hv_worker *w)
+{
+    return w->metrics;
 }

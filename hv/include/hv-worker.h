@@ -14,6 +14,7 @@
 #include "bstore-volume.h"
 
 struct hv_worker; /* opaque */
+struct hv_metrics;
 
 struct hv_worker_config {
     const char *store;  /* path; borrowed for the call */
@@ -35,5 +36,7 @@ int hv_worker_start(struct hv_worker *w, struct bs_err *err);
 void hv_worker_close(struct hv_worker *w);
 
 struct bstore_volume *hv_worker_volume(struct hv_worker *w); /* borrowed */
+/* Where a transport counts what it does; borrowed. */
+struct hv_metrics *hv_worker_metrics(struct hv_worker *w);
 
 #endif

@@ -16,6 +16,7 @@
 #include "bs/log.h"
 #include "hangup.h"
 #include "hv-worker.h"
+#include "metrics.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 #define PREFERRED_BYTES 4096u
@@ -143,13 +144,21 @@ static int plugin_block_size(void *handle, uint32_t *minimum,
     return 0;
 }
 
-/* Turns a code of the data path into what nbdkit wants. */
-static int io_answer(int r, const char *what, uint64_t off)
+/* Around each request; what is between is measured. */
+static void begin(struct hv_io *io, enum hv_io_op op)
 {
+    hv_io_begin(hv_worker_metrics(worker), io, op);
+}
+
+/* Turns a code of the data path into what nbdkit wants. */
+static int end(const struct hv_io *io, int r, uint32_t bytes, uint64_t off)
+{
+    hv_io_end(hv_worker_metrics(worker), io, bytes, r);
     if (r >= 0)
         return 0;
     bs_log_limited(&io_limit, BS_LOG_ERR, "nbd", "%s failed off=%llu error=%s",
-                   what, (unsigned long long)off, strerrorname_np(-r));
+                   hv_io_op_names[io->op], (unsigned long long)off,
+                   strerrorname_np(-r));
     nbdkit_set_error(-r);
     return -1;
 }
@@ -157,36 +166,52 @@ static int io_answer(int r, const char *what, uint64_t off)
 static int plugin_pread(void *handle, void *buf, uint32_t count,
                         uint64_t offset, uint32_t flags)
 {
+    struct hv_io io;
+    int r;
+
     (void)handle;
     (void)flags;
-    return io_answer(bstore_volume_read(hv_worker_volume(worker), buf, count,
-                                        offset),
-                     "read", offset);
+    begin(&io, HV_IO_READ);
+    r = bstore_volume_read(hv_worker_volume(worker), buf, count, offset);
+    return end(&io, r, count, offset);
 }
 
 static int plugin_pwrite(void *handle, const void *buf, uint32_t count,
                          uint64_t offset, uint32_t flags)
 {
+    struct hv_io io;
+    int r;
+
     (void)handle;
-    return io_answer(bstore_volume_write(hv_worker_volume(worker), buf, count,
-                                         offset, flags & NBDKIT_FLAG_FUA),
-                     "write", offset);
+    begin(&io, HV_IO_WRITE);
+    r = bstore_volume_write(hv_worker_volume(worker), buf, count, offset,
+                            flags & NBDKIT_FLAG_FUA);
+    return end(&io, r, count, offset);
 }
 
 static int plugin_flush(void *handle, uint32_t flags)
 {
+    struct hv_io io;
+    int r;
+
     (void)handle;
     (void)flags;
-    return io_answer(bstore_volume_flush(hv_worker_volume(worker)), "flush", 0);
+    begin(&io, HV_IO_FLUSH);
+    r = bstore_volume_flush(hv_worker_volume(worker));
+    return end(&io, r, 0, 0);
 }
 
 static int plugin_trim(void *handle, uint32_t count, uint64_t offset,
                        uint32_t flags)
 {
+    struct hv_io io;
+    int r;
+
     (void)handle;
-    return io_answer(bstore_volume_trim(hv_worker_volume(worker), count, offset,
-                                        flags & NBDKIT_FLAG_FUA),
-                     "trim", offset);
+    begin(&io, HV_IO_TRIM);
+    r = bstore_volume_trim(hv_worker_volume(worker), count, offset,
+                           flags & NBDKIT_FLAG_FUA);
+    return end(&io, r, count, offset);
 }
 
 /* Zeroing is a change of the map and no data: always fast, but where the client
@@ -194,15 +219,18 @@ static int plugin_trim(void *handle, uint32_t count, uint64_t offset,
 static int plugin_zero(void *handle, uint32_t count, uint64_t offset,
                        uint32_t flags)
 {
+    struct hv_io io;
+    int r;
+
     (void)handle;
     if ((flags & NBDKIT_FLAG_FAST_ZERO) && !(flags & NBDKIT_FLAG_MAY_TRIM)) {
         nbdkit_set_error(EOPNOTSUPP); /* an answer, not a failure */
         return -1;
     }
-    return io_answer(bstore_volume_zero(hv_worker_volume(worker), count, offset,
-                                        flags & NBDKIT_FLAG_MAY_TRIM,
-                                        flags & NBDKIT_FLAG_FUA),
-                     "zero", offset);
+    begin(&io, HV_IO_ZERO);
+    r = bstore_volume_zero(hv_worker_volume(worker), count, offset,
+                           flags & NBDKIT_FLAG_MAY_TRIM, flags & NBDKIT_FLAG_FUA);
+    return end(&io, r, count, offset);
 }
 
 struct extents_call {
@@ -232,10 +260,14 @@ static int plugin_extents(void *handle, uint32_t count, uint64_t offset,
         .one = flags & NBDKIT_FLAG_REQ_ONE,
     };
 
+    struct hv_io io;
+    int r;
+
     (void)handle;
-    return io_answer(bstore_volume_origins(hv_worker_volume(worker), offset,
-                                           count, add_extent, &call),
-                     "extents", offset);
+    begin(&io, HV_IO_EXTENTS);
+    r = bstore_volume_origins(hv_worker_volume(worker), offset, count, add_extent,
+                              &call);
+    return end(&io, r, count, offset);
 }
 
 #define plugin_config_help                                                   \
