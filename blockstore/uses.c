@@ -113,7 +113,7 @@ int bstore_usage_read(struct bstore *store, struct bstore_usage **out,
     u = calloc(1, sizeof(*u));
     if (!u)
         return bs_fail(err, ENOMEM, "no memory");
-    r = vol_list_names(store, &names, &n, err);
+    r = bstore_volume_names(store, &names, &n, err);
     if (r < 0)
         goto out;
     u->volumes = calloc(n + 1, sizeof(*u->volumes));
@@ -138,7 +138,7 @@ int bstore_usage_read(struct bstore *store, struct bstore_usage **out,
     *out = u;
     u = NULL;
 out:
-    vol_free_names(names, n);
+    bstore_volume_names_free(names, n);
     bstore_usage_free(u);
     return r;
 }

@@ -231,10 +231,6 @@ int vol_take_lock(int dirfd, const char *name, bool shared, int wait_ms,
 /* What a volume is, that a worker may be writing to; *s is given. */
 int vol_peek(int dirfd, struct vol_meta *m, struct vol_state **s,
              struct bs_err *err);
-/* Sorted; *names is given (vol_free_names). */
-int vol_list_names(struct bstore *store, char ***names, size_t *n,
-                   struct bs_err *err);
-void vol_free_names(char **names, size_t n);
 /* Does a worker hold it that may write? */
 bool vol_is_served(int dirfd, const char *name);
 

@@ -113,7 +113,7 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-void vol_free_names(char **names, size_t n)
+void bstore_volume_names_free(char **names, size_t n)
 {
     size_t i;
 
@@ -122,8 +122,8 @@ void vol_free_names(char **names, size_t n)
     free(names);
 }
 
-int vol_list_names(struct bstore *store, char ***names, size_t *n,
-                   struct bs_err *err)
+int bstore_volume_names(struct bstore *store, char ***names, size_t *n,
+                        struct bs_err *err)
 {
     char **v = NULL, **more;
     size_t n_v = 0;
@@ -154,7 +154,7 @@ int vol_list_names(struct bstore *store, char ***names, size_t *n,
     }
     closedir(d);
     if (r < 0) {
-        vol_free_names(v, n_v);
+        bstore_volume_names_free(v, n_v);
         return r;
     }
     if (n_v)
@@ -173,7 +173,7 @@ int bstore_volume_list(struct bstore *store, struct bstore_volume_info **infos,
     size_t n_names = 0, n_v = 0, i;
     int r;
 
-    r = vol_list_names(store, &names, &n_names, err);
+    r = bstore_volume_names(store, &names, &n_names, err);
     if (r < 0)
         return r;
     v = calloc(n_names + 1, sizeof(*v));
@@ -184,7 +184,7 @@ int bstore_volume_list(struct bstore *store, struct bstore_volume_info **infos,
         else if (r != -ENOENT) /* one damaged volume does not hide the rest */
             bs_log(BS_LOG_WARN, "store", "left out of the list: %s", why.text);
     }
-    vol_free_names(names, n_names);
+    bstore_volume_names_free(names, n_names);
     if (!v)
         return bs_fail(err, ENOMEM, "no memory");
     *infos = v;

@@ -80,6 +80,11 @@ bool hv_origins_served(const struct hv_origins *o)
     return o->client != NULL;
 }
 
+const struct bstore_volume *hv_origins_volume(const struct hv_origins *o)
+{
+    return o->volume;
+}
+
 uint64_t hv_origins_size_bytes(const struct hv_origins *o)
 {
     return o->size_bytes;
@@ -89,6 +94,7 @@ static int ask(struct hv_origins *o, uint64_t off, uint64_t bytes, bool totals,
                json_t **answer, struct bs_err *err)
 {
     json_t *members;
+    int r;
 
     members = json_pack("{s:I, s:I, s:I}", "offset", (json_int_t)off, "bytes",
                         (json_int_t)bytes, "limit",
@@ -97,8 +103,12 @@ static int ask(struct hv_origins *o, uint64_t off, uint64_t bytes, bool totals,
         json_object_del(members, "limit");
         json_object_set_new(members, "totals", json_true());
     }
-    return hv_client_call(o->client, "map", members, NULL, NULL, LIMIT_MS, answer,
-                          err);
+    r = hv_client_call(o->client, "map", members, NULL, NULL, LIMIT_MS, answer,
+                       err);
+    if (r == -EINVAL) /* it does not know the command */
+        r = bs_fail(err, EPROTO, "the worker is of a version that cannot tell "
+                    "where blocks come from; start it anew");
+    return r;
 }
 
 int hv_origins_walk(struct hv_origins *o, uint64_t off, uint64_t bytes,
@@ -159,6 +169,15 @@ static int add_answer(const json_t *answer, uint64_t *off, uint64_t end,
     return 0;
 }
 
+static int by_origin(const void *a, const void *b)
+{
+    const struct hv_origin_total *x = a, *y = b;
+
+    if (x->origin != y->origin)
+        return x->origin < y->origin ? -1 : 1;
+    return memcmp(&x->source, &y->source, sizeof(x->source));
+}
+
 int hv_origins_totals(struct hv_origins *o, struct hv_origin_totals *out,
                       struct bs_err *err)
 {
@@ -183,6 +202,8 @@ int hv_origins_totals(struct hv_origins *o, struct hv_origin_totals *out,
         free(t.list);
         return r;
     }
+    if (t.n > 1)
+        qsort(t.list, t.n, sizeof(*t.list), by_origin);
     *out = t;
     return 0;
 }

@@ -97,6 +97,8 @@ purity: $(B)/libomap.a $(B)/libbstore.a
 JOBS ?= $(shell nproc)
 E2E := $(wildcard tests/e2e/*.sh)
 E2E_LONG := $(wildcard tests/e2e/long/*.sh)
+# Programs that scripts of e2e run.
+E2E_HELPERS := $(T)/bench/bench_prep
 
 ## make check-unit  unit, model, fault and fuzz-replay tests alone
 check-unit: $(TEST_BINS) headers-alone purity
@@ -105,11 +107,11 @@ check:
 	tests/install-deps --quiet
 	$(MAKE) all
 	$(MAKE) check-all
-check-all: all $(TEST_BINS) headers-alone purity
+check-all: all $(TEST_BINS) $(E2E_HELPERS) headers-alone purity
 	B=$(abspath $(B)) tests/run -j $(JOBS) $(TEST_BINS) $(E2E)
-check-long: all $(TEST_BINS)
+check-long: all $(TEST_BINS) $(E2E_HELPERS)
 	B=$(abspath $(B)) LONG=1 tests/run -j 1 --timeout 3600 $(TEST_BINS) $(E2E) $(E2E_LONG)
 bench: all $(BENCH_BINS)
 	B=$(abspath $(B)) tests/bench/run
-tests-build: $(TEST_BINS)
+tests-build: $(TEST_BINS) $(E2E_HELPERS)
 .PHONY: check check-unit check-all check-long bench tests-build

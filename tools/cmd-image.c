@@ -5,6 +5,7 @@
 
 #include "bstore-image.h"
 #include "cmd.h"
+#include "uses.h"
 
 static json_t *image_json(const struct bstore_image_info *info)
 {
@@ -17,13 +18,18 @@ static json_t *image_json(const struct bstore_image_info *info)
                      (json_int_t)info->imported);
 }
 
+/* u may be NULL: who uses it is not said. */
 static void print_image(const struct cmd_ctx *ctx,
+                        const struct bstore_usage *u,
                         const struct bstore_image_info *info)
 {
     char hex[BSTORE_DIGEST_HEX], size[24], data[24], when[24];
+    json_t *obj;
 
     if (ctx->json) {
-        cmd_print_json(image_json(info));
+        obj = image_json(info);
+        uses_to_json(u, &info->digest, obj);
+        cmd_print_json(obj);
         return;
     }
     printf("name      %s\n"
@@ -35,6 +41,7 @@ static void print_image(const struct cmd_ctx *ctx,
            bstore_digest_to_hex(&info->digest, hex),
            cmd_size(info->size_bytes, size), (unsigned long long)info->size_bytes,
            cmd_size(info->data_bytes, data), cmd_time(info->imported, when));
+    uses_print(u, &info->digest, "used by   ");
 }
 
 static int image_import(struct cmd_ctx *ctx, int argc, char **argv)
@@ -72,31 +79,38 @@ static int image_import(struct cmd_ctx *ctx, int argc, char **argv)
     if (r < 0)
         r = cmd_fail(ctx, &err);
     else
-        print_image(ctx, &info);
+        print_image(ctx, NULL, &info);
     bstore_close(store);
     return r;
 }
 
 static void list_images(const struct cmd_ctx *ctx,
+                        const struct bstore_usage *u,
                         const struct bstore_image_info *infos, size_t n)
 {
     static const char *const titles[] = { "NAME", "DIGEST", "SIZE", "ON DISK",
-                                          "IMPORTED (UTC)" };
-    struct cmd_table *t = ctx->json ? NULL : cmd_table_new(5, titles);
-    json_t *list = ctx->json ? json_array() : NULL;
-    char digest[13], size[24], data[24], when[24];
-    size_t i;
+                                          "VOLUMES", "IMPORTED (UTC)" };
+    struct cmd_table *t = ctx->json ? NULL : cmd_table_new(6, titles);
+    json_t *list = ctx->json ? json_array() : NULL, *obj;
+    char digest[13], size[24], data[24], volumes[24], when[24];
+    size_t i, n_volumes;
 
     for (i = 0; i < n; i++) {
-        if (ctx->json)
-            json_array_append_new(list, image_json(&infos[i]));
-        else
-            cmd_table_row(t, (const char *[]){
-                infos[i].name[0] ? infos[i].name : "-",
-                cmd_short_digest(&infos[i].digest, digest),
-                cmd_size(infos[i].size_bytes, size),
-                cmd_size(infos[i].data_bytes, data),
-                cmd_time(infos[i].imported, when) });
+        n_volumes = bstore_usage_n_volumes(u, &infos[i].digest);
+        if (ctx->json) {
+            obj = image_json(&infos[i]);
+            json_object_set_new(obj, "volumes",
+                                json_integer((json_int_t)n_volumes));
+            json_array_append_new(list, obj);
+            continue;
+        }
+        snprintf(volumes, sizeof(volumes), "%zu", n_volumes);
+        cmd_table_row(t, (const char *[]){
+            infos[i].name[0] ? infos[i].name : "-",
+            cmd_short_digest(&infos[i].digest, digest),
+            cmd_size(infos[i].size_bytes, size),
+            cmd_size(infos[i].data_bytes, data), volumes,
+            cmd_time(infos[i].imported, when) });
     }
     if (ctx->json)
         cmd_print_json(json_pack("{s:o}", "images", list));
@@ -108,6 +122,7 @@ static int image_list(struct cmd_ctx *ctx, int argc, char **argv)
 {
     struct bstore *store = NULL;
     struct bstore_image_info *infos = NULL;
+    struct bstore_usage *u = NULL;
     struct bs_err err = { 0 };
     size_t n = 0;
     int r;
@@ -118,10 +133,14 @@ static int image_list(struct cmd_ctx *ctx, int argc, char **argv)
     r = cmd_open_store(ctx, false, &store);
     if (r)
         return r;
-    if (bstore_image_list(store, &infos, &n, &err) < 0)
+    r = bstore_image_list(store, &infos, &n, &err);
+    if (r == 0)
+        r = bstore_usage_read(store, &u, &err);
+    if (r < 0)
         r = cmd_fail(ctx, &err);
     else
-        list_images(ctx, infos, n);
+        list_images(ctx, u, infos, n);
+    bstore_usage_free(u);
     free(infos);
     bstore_close(store);
     return r;
@@ -131,6 +150,7 @@ static int image_show(struct cmd_ctx *ctx, int argc, char **argv)
 {
     struct bstore *store = NULL;
     struct bstore_image_info info;
+    struct bstore_usage *u = NULL;
     struct bs_err err = { 0 };
     int r;
 
@@ -140,17 +160,31 @@ static int image_show(struct cmd_ctx *ctx, int argc, char **argv)
     r = cmd_open_store(ctx, false, &store);
     if (r)
         return r;
-    if (bstore_image_find(store, argv[optind], &info, &err) < 0)
+    r = bstore_image_find(store, argv[optind], &info, &err);
+    if (r == 0)
+        r = bstore_usage_read(store, &u, &err);
+    if (r < 0)
         r = cmd_fail(ctx, &err);
     else
-        print_image(ctx, &info);
+        print_image(ctx, u, &info);
+    bstore_usage_free(u);
     bstore_close(store);
     return r;
 }
 
+static int say_holders(const struct cmd_ctx *ctx, struct bstore *store,
+                       const char *ref, const struct bs_err *err)
+{
+    struct bstore_image_info info;
+
+    if (bstore_image_find(store, ref, &info, NULL) < 0)
+        return cmd_fail(ctx, err);
+    return uses_refused(ctx, store, &info.digest, err);
+}
+
 static int image_remove(struct cmd_ctx *ctx, int argc, char **argv)
 {
-    return cmd_remove(ctx, argc, argv, "image", bstore_image_remove);
+    return cmd_remove(ctx, argc, argv, "image", bstore_image_remove, say_holders);
 }
 
 int cmd_image(struct cmd_ctx *ctx, int argc, char **argv)

@@ -15,6 +15,7 @@
 #include "bstore-bundle.h"
 #include "cmd.h"
 #include "inspect.h"
+#include "uses.h"
 
 static const char usage[] =
     "blksub inspect PATCH [--files | --packages | --verify | "
@@ -65,13 +66,29 @@ static const char *codec_name(enum bstore_codec codec)
     return codec == BSTORE_CODEC_ZLIB ? "zlib" : "zstd";
 }
 
-static json_t *summary_json(const struct inspect *x)
+/* Who uses it, when it is in the store; NULL: not known. */
+static struct bstore_usage *usage_of(struct bstore *store,
+                                     const struct inspect *x)
+{
+    struct bstore_usage *u = NULL;
+    struct bstore_patch_info info;
+    char hex[BSTORE_DIGEST_HEX];
+
+    bstore_digest_to_hex(&x->info.id, hex);
+    if (!store || bstore_patch_find(store, hex, &info, NULL) < 0 ||
+        bstore_usage_read(store, &u, NULL) < 0)
+        return NULL;
+    return u;
+}
+
+static json_t *summary_json(struct bstore *store, const struct inspect *x)
 {
     static const char *const trust[] = { "unknown", "broken", "trusted" };
     const struct bstore_manifest *m = x->m;
     char id[BSTORE_DIGEST_HEX], from[BSTORE_DIGEST_HEX], to[BSTORE_DIGEST_HEX];
     char key[BSTORE_KEY_ID_HEX];
     json_t *o, *units = json_array(), *hooks = json_array();
+    struct bstore_usage *u;
     uint32_t i;
 
     for (i = 0; i < m->n_units; i++)
@@ -98,6 +115,9 @@ static json_t *summary_json(const struct inspect *x)
                      "hooks", hooks));
     if (m->reboot_reason)
         json_object_set_new(o, "reboot_reason", json_string(m->reboot_reason));
+    u = usage_of(store, x);
+    uses_to_json(u, &x->info.id, o);
+    bstore_usage_free(u);
     return o;
 }
 
@@ -146,6 +166,7 @@ static void print_summary(struct bstore *store, const struct inspect *x)
     const struct bstore_manifest *m = x->m;
     char id[BSTORE_DIGEST_HEX], key[BSTORE_KEY_ID_HEX], a[64], b[64], s[24],
         p[24], t[24];
+    struct bstore_usage *u;
 
     print_clean("name", m->name);
     bstore_key_id_to_hex(x->info.key_id, key);
@@ -171,6 +192,9 @@ static void print_summary(struct bstore *store, const struct inspect *x)
            m->n_left_out);
     print_units(m);
     print_clean("reboot", m->reboot ? m->reboot_reason : "not needed");
+    u = usage_of(store, x);
+    uses_print(u, &x->info.id, "used by    ");
+    bstore_usage_free(u);
 }
 
 static int write_new(const char *path, const void *buf, size_t n,
@@ -224,7 +248,7 @@ static int show(struct cmd_ctx *ctx, struct bstore *store, struct inspect *x,
         return write_signed_part(x, out, err);
     default:
         if (ctx->json)
-            cmd_print_json(summary_json(x));
+            cmd_print_json(summary_json(store, x));
         else
             print_summary(store, x);
         return 0;

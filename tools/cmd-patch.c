@@ -6,6 +6,7 @@
 
 #include "bstore-patch.h"
 #include "cmd.h"
+#include "uses.h"
 
 static json_t *patch_json(const struct bstore_patch_info *info)
 {
@@ -21,14 +22,19 @@ static json_t *patch_json(const struct bstore_patch_info *info)
                      (int)info->n_groups, "ops", (int)info->n_ops);
 }
 
+/* u may be NULL: who uses it is not said. */
 static void print_patch(const struct cmd_ctx *ctx, struct bstore *store,
+                        const struct bstore_usage *u,
                         const struct bstore_patch_info *info)
 {
     char hex[BSTORE_DIGEST_HEX], from[64], to[64], bundle[24], pool[24];
+    json_t *obj;
     char *name;
 
     if (ctx->json) {
-        cmd_print_json(patch_json(info));
+        obj = patch_json(info);
+        uses_to_json(u, &info->id, obj);
+        cmd_print_json(obj);
         return;
     }
     name = cmd_clean(info->name);
@@ -44,6 +50,7 @@ static void print_patch(const struct cmd_ctx *ctx, struct bstore *store,
            cmd_image_name(store, &info->from, from),
            cmd_image_name(store, &info->to, to), cmd_size(info->bundle_bytes, bundle),
            cmd_size(info->pool_bytes, pool), info->n_ops, info->n_groups);
+    uses_print(u, &info->id, "used by  ");
     free(name);
 }
 
@@ -71,33 +78,39 @@ static int patch_import(struct cmd_ctx *ctx, int argc, char **argv)
     if (r < 0)
         r = cmd_fail(ctx, &err);
     else
-        print_patch(ctx, store, &info);
+        print_patch(ctx, store, NULL, &info);
     bstore_close(store);
     return r;
 }
 
 static void list_patches(const struct cmd_ctx *ctx, struct bstore *store,
+                         const struct bstore_usage *u,
                          const struct bstore_patch_info *infos, size_t n)
 {
     static const char *const titles[] = { "NAME", "ID", "SERIAL", "FROM", "TO",
-                                          "PATHS", "CONTENT" };
-    struct cmd_table *t = ctx->json ? NULL : cmd_table_new(7, titles);
-    json_t *list = ctx->json ? json_array() : NULL;
-    char id[13], from[64], to[64], serial[24], ops[16], pool[24];
-    size_t i;
+                                          "PATHS", "CONTENT", "VOLUMES" };
+    struct cmd_table *t = ctx->json ? NULL : cmd_table_new(8, titles);
+    json_t *list = ctx->json ? json_array() : NULL, *obj;
+    char id[13], from[64], to[64], serial[24], ops[16], pool[24], volumes[24];
+    size_t i, n_volumes;
 
     for (i = 0; i < n; i++) {
+        n_volumes = bstore_usage_n_volumes(u, &infos[i].id);
         if (ctx->json) {
-            json_array_append_new(list, patch_json(&infos[i]));
+            obj = patch_json(&infos[i]);
+            json_object_set_new(obj, "volumes",
+                                json_integer((json_int_t)n_volumes));
+            json_array_append_new(list, obj);
             continue;
         }
+        snprintf(volumes, sizeof(volumes), "%zu", n_volumes);
         snprintf(serial, sizeof(serial), "%" PRIu64, infos[i].serial);
         snprintf(ops, sizeof(ops), "%" PRIu32, infos[i].n_ops);
         cmd_table_row(t, (const char *[]){
             infos[i].name, cmd_short_digest(&infos[i].id, id), serial,
             cmd_image_name(store, &infos[i].from, from),
             cmd_image_name(store, &infos[i].to, to), ops,
-            cmd_size(infos[i].pool_bytes, pool) });
+            cmd_size(infos[i].pool_bytes, pool), volumes });
     }
     if (ctx->json)
         cmd_print_json(json_pack("{s:o}", "patches", list));
@@ -109,6 +122,7 @@ static int patch_list(struct cmd_ctx *ctx, int argc, char **argv)
 {
     struct bstore *store = NULL;
     struct bstore_patch_info *infos = NULL;
+    struct bstore_usage *u = NULL;
     struct bs_err err = { 0 };
     size_t n = 0;
     int r;
@@ -119,10 +133,14 @@ static int patch_list(struct cmd_ctx *ctx, int argc, char **argv)
     r = cmd_open_store(ctx, false, &store);
     if (r)
         return r;
-    if (bstore_patch_list(store, &infos, &n, &err) < 0)
+    r = bstore_patch_list(store, &infos, &n, &err);
+    if (r == 0)
+        r = bstore_usage_read(store, &u, &err);
+    if (r < 0)
         r = cmd_fail(ctx, &err);
     else
-        list_patches(ctx, store, infos, n);
+        list_patches(ctx, store, u, infos, n);
+    bstore_usage_free(u);
     free(infos);
     bstore_close(store);
     return r;
@@ -132,6 +150,7 @@ static int patch_show(struct cmd_ctx *ctx, int argc, char **argv)
 {
     struct bstore *store = NULL;
     struct bstore_patch_info info;
+    struct bstore_usage *u = NULL;
     struct bs_err err = { 0 };
     int r;
 
@@ -141,17 +160,31 @@ static int patch_show(struct cmd_ctx *ctx, int argc, char **argv)
     r = cmd_open_store(ctx, false, &store);
     if (r)
         return r;
-    if (bstore_patch_find(store, argv[optind], &info, &err) < 0)
+    r = bstore_patch_find(store, argv[optind], &info, &err);
+    if (r == 0)
+        r = bstore_usage_read(store, &u, &err);
+    if (r < 0)
         r = cmd_fail(ctx, &err);
     else
-        print_patch(ctx, store, &info);
+        print_patch(ctx, store, u, &info);
+    bstore_usage_free(u);
     bstore_close(store);
     return r;
 }
 
+static int say_holders(const struct cmd_ctx *ctx, struct bstore *store,
+                       const char *ref, const struct bs_err *err)
+{
+    struct bstore_patch_info info;
+
+    if (bstore_patch_find(store, ref, &info, NULL) < 0)
+        return cmd_fail(ctx, err);
+    return uses_refused(ctx, store, &info.id, err);
+}
+
 static int patch_remove(struct cmd_ctx *ctx, int argc, char **argv)
 {
-    return cmd_remove(ctx, argc, argv, "patch", bstore_patch_remove);
+    return cmd_remove(ctx, argc, argv, "patch", bstore_patch_remove, say_holders);
 }
 
 int cmd_patch(struct cmd_ctx *ctx, int argc, char **argv)

@@ -12,8 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "bstore-volume.h"
-#include "cmd.h"
+#include "volume.h"
 
 #define PLUGIN "nbdkit-blksub-plugin.so"
 #define MAX_THREADS 256
@@ -165,7 +164,10 @@ static int try_volume(const struct cmd_ctx *ctx, const char *name,
     r = bstore_volume_open(store, name, BSTORE_VOLUME_RDONLY, &v, &err);
     if (r == 0 && !realpath(bstore_path(store), store_path))
         r = bs_fail_errno(&err, errno, "%s", bstore_path(store));
-    r = r < 0 ? cmd_fail(ctx, &err) : CMD_OK;
+    if (r == -EBUSY)
+        r = volume_say_holder(ctx, store, name, &err);
+    else
+        r = r < 0 ? cmd_fail(ctx, &err) : CMD_OK;
     bstore_volume_close(v);
     bstore_close(store);
     return r;

@@ -35,7 +35,7 @@ static int trust_add(struct cmd_ctx *ctx, int argc, char **argv)
 
 static int trust_remove(struct cmd_ctx *ctx, int argc, char **argv)
 {
-    return cmd_remove(ctx, argc, argv, "trust", bstore_trust_remove);
+    return cmd_remove(ctx, argc, argv, "trust", bstore_trust_remove, NULL);
 }
 
 /* The second line of a .pub file is the key as people pass it on. */

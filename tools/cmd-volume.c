@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* blksub volume: making, showing and removing volumes.  export is in
- * volume-export.c. */
+/* blksub volume: making, listing and removing volumes.  What is longer has a
+ * file of its own, volume-*.c. */
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -8,9 +8,9 @@
 
 #include "bstore-volume.h"
 #include "cmd.h"
-#include "volume-export.h"
+#include "volume.h"
 
-static json_t *volume_json(const struct bstore_volume_info *info)
+json_t *volume_json(const struct bstore_volume_info *info)
 {
     char image[BSTORE_DIGEST_HEX], current[BSTORE_DIGEST_HEX];
 
@@ -133,111 +133,10 @@ static int volume_list(struct cmd_ctx *ctx, int argc, char **argv)
     return r;
 }
 
-static const char *phase_name(enum bstore_applied_phase phase)
-{
-    switch (phase) {
-    case BSTORE_APPLYING:
-        return "applying";
-    case BSTORE_APPLIED:
-        return "applied";
-    case BSTORE_ROLLING_BACK:
-        return "rolling back";
-    }
-    return "?";
-}
-
-static void show_applied_json(json_t *obj, const struct bstore_applied *a)
-{
-    char hex[BSTORE_DIGEST_HEX];
-
-    json_array_append_new(obj, json_pack(
-        "{s:s,s:s,s:I,s:I}", "id", bstore_digest_to_hex(&a->patch, hex), "phase",
-        phase_name(a->phase), "serial", (json_int_t)a->serial, "when",
-        (json_int_t)a->when));
-}
-
-static void show_applied(const struct bstore_applied *a)
-{
-    char hex[BSTORE_DIGEST_HEX], when[24];
-
-    printf("patch    %s  %s  serial %" PRIu64 "  %s UTC\n",
-           bstore_digest_to_hex(&a->patch, hex), phase_name(a->phase), a->serial,
-           cmd_time(a->when, when));
-}
-
-/* v is NULL while a worker has the volume; `blksub status` asks that. */
-static void show_volume(const struct cmd_ctx *ctx, struct bstore *store,
-                        const struct bstore_volume_info *info,
-                        struct bstore_volume *v)
-{
-    char image[64], current[64], size[24], data[24], log[24], when[24];
-    const struct bstore_applied *applied;
-    json_t *obj = NULL, *list = NULL;
-    size_t n = 0, i;
-
-    applied = v ? bstore_volume_applied(v, &n) : NULL;
-    if (ctx->json) {
-        obj = volume_json(info);
-        list = json_array();
-        for (i = 0; i < n; i++)
-            show_applied_json(list, &applied[i]);
-        json_object_set_new(obj, "served", json_boolean(!v));
-        if (v)
-            json_object_set(obj, "applied", list);
-        json_decref(list);
-        cmd_print_json(obj);
-        return;
-    }
-    printf("name     %s\n"
-           "image    %s\n"
-           "now      %s\n"
-           "size     %s (%" PRIu64 " bytes)\n"
-           "own      %s data, %s log\n"
-           "created  %s UTC\n"
-           "patches  %" PRIu32 "\n"
-           "served   %s\n",
-           info->name, cmd_image_name(store, &info->image, image),
-           cmd_image_name(store, &info->current, current),
-           cmd_size(info->size_bytes, size), info->size_bytes,
-           cmd_size(info->data_bytes, data), cmd_size(info->log_bytes, log),
-           cmd_time(info->created, when), info->n_applied,
-           v ? "no" : "yes (see blksub status)");
-    for (i = 0; i < n; i++)
-        show_applied(&applied[i]);
-}
-
-static int volume_show(struct cmd_ctx *ctx, int argc, char **argv)
-{
-    struct bstore *store = NULL;
-    struct bstore_volume *v = NULL;
-    struct bstore_volume_info info;
-    struct bs_err err = { 0 };
-    int r;
-
-    r = cmd_operands(argc, argv, 1, 1, "blksub volume show NAME");
-    if (r)
-        return r;
-    r = cmd_open_store(ctx, false, &store);
-    if (r)
-        return r;
-    r = bstore_volume_find(store, argv[optind], &info, &err);
-    if (r == 0)
-        r = bstore_volume_open(store, argv[optind], BSTORE_VOLUME_RDONLY, &v,
-                               &err);
-    if (r < 0 && r != -EBUSY) {
-        r = cmd_fail(ctx, &err);
-    } else {
-        show_volume(ctx, store, &info, v);
-        r = CMD_OK;
-    }
-    bstore_volume_close(v);
-    bstore_close(store);
-    return r;
-}
-
 static int volume_remove(struct cmd_ctx *ctx, int argc, char **argv)
 {
-    return cmd_remove(ctx, argc, argv, "volume", bstore_volume_remove);
+    return cmd_remove(ctx, argc, argv, "volume", bstore_volume_remove,
+                      volume_say_holder);
 }
 
 int cmd_volume(struct cmd_ctx *ctx, int argc, char **argv)
@@ -246,6 +145,7 @@ int cmd_volume(struct cmd_ctx *ctx, int argc, char **argv)
         { "create", volume_create },
         { "list", volume_list },
         { "show", volume_show },
+        { "map", volume_map },
         { "remove", volume_remove },
         { "export", volume_export },
         { NULL, NULL },
@@ -253,5 +153,5 @@ int cmd_volume(struct cmd_ctx *ctx, int argc, char **argv)
 
     return cmd_run_sub(ctx, argc, argv, subs,
                        "blksub volume create NAME --image IMAGE | list | "
-                       "show NAME | remove NAME | export NAME OUT");
+                       "show NAME | map NAME | remove NAME | export NAME OUT");
 }

@@ -43,16 +43,27 @@ int cmd_exit_code(int code)
 
 int cmd_fail(const struct cmd_ctx *ctx, const struct bs_err *err)
 {
+    return cmd_fail_with(ctx, err, "", NULL);
+}
+
+int cmd_fail_with(const struct cmd_ctx *ctx, const struct bs_err *err,
+                  const char *key, json_t *more)
+{
     const char *name = strerrorname_np(err->code);
+    json_t *obj;
     char *text;
 
     text = cmd_clean(err->text[0] ? err->text : strerror(err->code));
-    if (ctx->json)
-        cmd_print_json(json_pack("{s:{s:s,s:s}}", "error", "code",
-                                 name ? name : "EIO", "text",
-                                 text ? text : "out of memory"));
-    else
+    if (ctx->json) {
+        obj = json_pack("{s:s,s:s}", "code", name ? name : "EIO", "text",
+                        text ? text : "out of memory");
+        if (more)
+            json_object_set(obj, key, more);
+        cmd_print_json(json_pack("{s:o}", "error", obj));
+    } else {
         fprintf(stderr, "blksub: %s\n", text ? text : "out of memory");
+    }
+    json_decref(more);
     free(text);
     return cmd_exit_code(err->code);
 }
@@ -107,7 +118,9 @@ int cmd_run_sub(struct cmd_ctx *ctx, int argc, char **argv,
 
 int cmd_remove(struct cmd_ctx *ctx, int argc, char **argv, const char *what,
                int (*fn)(struct bstore *store, const char *ref,
-                         struct bs_err *err))
+                         struct bs_err *err),
+               int (*busy)(const struct cmd_ctx *ctx, struct bstore *store,
+                           const char *ref, const struct bs_err *err))
 {
     struct bstore *store = NULL;
     struct bs_err err = { 0 };
@@ -122,7 +135,10 @@ int cmd_remove(struct cmd_ctx *ctx, int argc, char **argv, const char *what,
     r = cmd_open_store(ctx, false, &store);
     if (r)
         return r;
-    if (fn(store, argv[optind], &err) < 0)
+    r = fn(store, argv[optind], &err);
+    if (r == -EBUSY && busy)
+        r = busy(ctx, store, argv[optind], &err);
+    else if (r < 0)
         r = cmd_fail(ctx, &err);
     else if (ctx->json)
         cmd_print_json(json_pack("{s:s}", "removed", argv[optind]));

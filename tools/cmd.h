@@ -41,12 +41,16 @@ typedef int cmd_fn(struct cmd_ctx *ctx, int argc, char **argv);
 
 cmd_fn cmd_keygen, cmd_trust, cmd_image, cmd_publish, cmd_inspect, cmd_volume,
     cmd_patch, cmd_serve, cmd_apply, cmd_status, cmd_rollback, cmd_log,
-    cmd_flush;
+    cmd_flush, cmd_metrics;
 
 /* Prints the sentence once ("blksub: ..." on stderr, or with --json
  * {"error":{"code":"ENOENT","text":"..."}} on stdout) and gives the exit code
  * that belongs to err->code. */
 int cmd_fail(const struct cmd_ctx *ctx, const struct bs_err *err);
+/* The same, with a further member of the error's object; more (taken) may be
+ * NULL, and is for programs: not printed without --json. */
+int cmd_fail_with(const struct cmd_ctx *ctx, const struct bs_err *err,
+                  const char *key, json_t *more);
 /* The exit code alone, of a positive errno. */
 int cmd_exit_code(int code);
 /* "usage: USAGE_LINE" to stderr; CMD_USAGE. */
@@ -65,10 +69,13 @@ struct cmd_sub {
 };
 int cmd_run_sub(struct cmd_ctx *ctx, int argc, char **argv,
                 const struct cmd_sub *subs, const char *usage_line);
-/* `blksub WHAT remove REF`, by way of fn. */
+/* `blksub WHAT remove REF`, by way of fn.  busy, unless NULL, says what fn's
+ * -EBUSY comes from, and gives the exit code. */
 int cmd_remove(struct cmd_ctx *ctx, int argc, char **argv, const char *what,
                int (*fn)(struct bstore *store, const char *ref,
-                         struct bs_err *err));
+                         struct bs_err *err),
+               int (*busy)(const struct cmd_ctx *ctx, struct bstore *store,
+                           const char *ref, const struct bs_err *err));
 /* Opens ctx's store; create = make it if it is not there. 0 or cmd_fail(). */
 int cmd_open_store(const struct cmd_ctx *ctx, bool create, struct bstore **out);
 /* Prints obj (taken) on one line. */

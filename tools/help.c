@@ -62,15 +62,21 @@ static const char volume_text[] =
     "usage: blksub volume create NAME --image IMAGE [--size SIZE]\n"
     "       blksub volume list\n"
     "       blksub volume show NAME\n"
+    "       blksub volume map NAME [--offset N] [--length N]\n"
     "       blksub volume remove NAME\n"
-    "       blksub volume export NAME OUT [--format raw|qcow2]\n"
+    "       blksub volume export NAME OUT [--format raw|qcow2] [--compress]\n"
     "\n"
     "A volume is one guest's disk: a golden image, the patches applied to it, and\n"
-    "what the guest wrote. export writes its present content to the file OUT.\n"
+    "what the guest wrote. show says where its bytes come from and what room it\n"
+    "takes, map where every block comes from. export writes its present content\n"
+    "to the file OUT.\n"
     "\n"
     "  -i, --image IMAGE   the golden image: name or digest\n"
     "  -s, --size SIZE     as 20G; not below the image's size, which is default\n"
-    "  -f, --format FORMAT raw or qcow2; default: qcow2 if OUT ends with .qcow2\n";
+    "      --offset N      map: begin there; bytes, or as 64K, 1.5G\n"
+    "      --length N      map: so many bytes\n"
+    "  -f, --format FORMAT raw or qcow2; default: qcow2 if OUT ends with .qcow2\n"
+    "  -c, --compress      a compressed qcow2\n";
 
 static const char patch_text[] =
     "usage: blksub patch import FILE\n"
@@ -120,6 +126,14 @@ static const char status_text[] =
     "\n"
     "      --volume VOLUME one guest only\n";
 
+static const char metrics_text[] =
+    "usage: blksub metrics [--volume VOLUME ...]\n"
+    "\n"
+    "What the workers can be measured by, in Prometheus' text format: requests,\n"
+    "latencies, errors, states. blksub-metrics(7) has the table.\n"
+    "\n"
+    "      --volume VOLUME this one; may be given again. Default: all workers\n";
+
 static const char rollback_text[] =
     "usage: blksub rollback PATCH (--volume VOLUME ... | --all) [option ...]\n"
     "\n"
@@ -154,11 +168,12 @@ const struct help_entry help_entries[] = {
       publish_text },
     { "inspect", cmd_inspect, "what a patch file contains", inspect_text },
     { "patch", cmd_patch, "patches in the store", patch_text },
-    { "volume", cmd_volume, "guests' disks: create, list, show, remove, export",
+    { "volume", cmd_volume, "guests' disks: create, show, map, export, ...",
       volume_text },
     { "serve", cmd_serve, "serve a volume to its guest", serve_text },
     { "apply", cmd_apply, "apply a patch to running guests", apply_text },
     { "status", cmd_status, "how far each guest is", status_text },
+    { "metrics", cmd_metrics, "what workers can be measured by", metrics_text },
     { "rollback", cmd_rollback, "take a patch back", rollback_text },
     { "log", cmd_log, "what was done", log_text },
     { "flush", cmd_flush, "make a guest drop cached pages", flush_text },

@@ -34,6 +34,11 @@ int bstore_volume_create(struct bstore *store, const char *name,
                          struct bs_err *err);
 int bstore_volume_list(struct bstore *store, struct bstore_volume_info **infos,
                        size_t *n, struct bs_err *err);
+/* Their names alone, sorted, without a look at any; *names is given
+ * (bstore_volume_names_free). */
+int bstore_volume_names(struct bstore *store, char ***names, size_t *n,
+                        struct bs_err *err);
+void bstore_volume_names_free(char **names, size_t n);
 int bstore_volume_find(struct bstore *store, const char *name,
                        struct bstore_volume_info *out, struct bs_err *err);
 /* The room a volume takes on the host: allocated bytes of its files. */

@@ -234,7 +234,24 @@ test_volumes() {
     json 0 '.size_bytes == 8388608 and .patches == 0 and (.served | not) and .applied == []' volume show v
     expect 0 volume show v
     refused 3 volume show none
-    refused 8 image remove a
+    # All that hold it are listed.
+    expect 8 image remove a
+    [ "$err" = "blksub: image a: 2 volumes use it
+  volume v is made of it
+  volume w is made of it" ] || fail "image remove: $err"
+    json 8 '.error | .code == "EBUSY" and (.holders | map(.volume) == ["v", "w"]) and
+        (.holders | all(.how == ["image"] and (.served | not)))' image remove a
+    json 0 '.volumes == 2 and (.uses | length == 2)' image show a
+    json 0 '.images[0].volumes == 2' image list
+    expect 0 volume map w && [ "$(xargs <<<"${out##*$'\n'}")" = "0x701000 0x8ff000 image hole - a" ] ||
+        fail "map: $out"
+    json 0 '.origin == "image" and .start == 8384512 and .length == 4096 and .zero and (.data | not)' \
+        volume map w --offset 8384512 --length 4K
+    json 0 '.start == 16773120 and .length == 4096' volume map w --offset 16773120 --length 1T
+    refused 2 volume map w --offset 16777217
+    refused 2 volume map w --offset some
+    refused 3 volume map none
+    refused 2 volume map
     # Export: raw and sparse, qcow2, never over a file.
     expect 0 volume export v "$tmp/v.raw"
     qemu-img compare -q "$tmp/v.raw" "$tmp/a.qcow2" || fail "export differs from the image"
@@ -246,6 +263,9 @@ test_volumes() {
     refused 3 volume export none "$tmp/none.raw"
     refused 2 volume export v "$tmp/v.vmdk" --format vmdk
     json 0 '.format == "qcow2"' volume export v "$tmp/odd-name" --format qcow2
+    expect 0 volume export v "$tmp/small.qcow2" --compress
+    qemu-img compare -q "$tmp/small.qcow2" "$tmp/v.raw" || fail "a compressed export differs"
+    refused 2 volume export v "$tmp/small.raw" --format raw --compress
     [ "$(find "$tmp" -maxdepth 1 -name '.*.??????' | wc -l)" = 0 ] || fail "export left a temporary"
     # Relative paths, and the store by option instead of the environment.
     (cd "$tmp" && env -u BLKSUB_STORE "$blksub" volume export v rel.raw --store store >/dev/null) ||
@@ -254,6 +274,13 @@ test_volumes() {
     refused 3 volume remove w
     expect 0 volume remove v
     expect 0 image remove a
+}
+
+test_metrics() {
+    expect 0 metrics && [ "$(wc -l <<<"$out")" = 2 ] || fail "metrics of no volume: $out"
+    refused 3 metrics --volume none
+    refused 2 metrics surplus
+    json 0 '.volumes == [] and (.text | startswith("# HELP blksub_worker_up "))' metrics
 }
 
 test_patches() {
@@ -335,7 +362,7 @@ test_completion() {
     expect 0 volume create web2 --image golden
     completes "image" blksub im
     completes "--store" blksub --s
-    completes "create export list remove show" blksub volume ""
+    completes "create export list map remove show" blksub volume ""
     completes "web1 web2" blksub volume show ""
     completes "golden" blksub volume create x --image g
     completes "golden" blksub image show g
@@ -351,7 +378,7 @@ test_completion() {
     for c in $commands; do
         offered=$(complete_words blksub "$c" --)
         [[ $c != image ]] || offered=$(complete_words blksub image import --)
-        [[ $c != volume ]] || offered="$(complete_words blksub volume create --) $(complete_words blksub volume export --)"
+        [[ $c != volume ]] || offered="$(for sub in create export map; do complete_words blksub volume $sub --; done | xargs)"
         for opt in $(options_in <"$tmp/help.$c"); do
             [[ " $offered " == *" $opt "* ]] || fail "completion of $c does not offer $opt: $offered"
         done
@@ -365,6 +392,7 @@ test_no_store
 test_keys
 test_images
 test_volumes
+test_metrics
 test_patches
 test_serve_refusals
 test_output
