@@ -65,22 +65,43 @@ static uint64_t partition_start(dev_t dev)
     return (uint64_t)sect * SECT_BYTES;
 }
 
-/* ext4 with data=journal may put old bytes back when it replays. */
-static bool journals_data(dev_t dev)
+static bool has_line(const char *path, const char *start, const char *word)
 {
-    char *line = NULL, want[32];
+    char *line = NULL;
     bool found = false;
     size_t cap = 0;
     FILE *f;
 
-    snprintf(want, sizeof(want), " %u:%u ", major(dev), minor(dev));
-    f = fopen("/proc/self/mountinfo", "re");
+    f = fopen(path, "re");
     while (f && !found && getline(&line, &cap, f) > 0)
-        found = strstr(line, want) && strstr(line, "data=journal");
+        found = strstr(line, start) && strstr(line, word);
     free(line);
     if (f)
         fclose(f);
     return found;
+}
+
+/* ext4 with data=journal may put old bytes back when it replays.  As a default
+ * of the file system (tune2fs -o journal_data) it is no option of the mount;
+ * ext4's own list has it either way. */
+static bool journals_data(dev_t dev)
+{
+    char path[128], link[256], want[32];
+    const char *name;
+    ssize_t n;
+
+    snprintf(want, sizeof(want), " %u:%u ", major(dev), minor(dev));
+    if (has_line("/proc/self/mountinfo", want, "data=journal"))
+        return true;
+    snprintf(path, sizeof(path), "/sys/dev/block/%u:%u", major(dev), minor(dev));
+    n = readlink(path, link, sizeof(link) - 1);
+    if (n <= 0)
+        return false;
+    link[n] = '\0';
+    name = strrchr(link, '/');
+    n = snprintf(path, sizeof(path), "/proc/fs/ext4/%.64s/options",
+                 name ? name + 1 : link);
+    return n < (ssize_t)sizeof(path) && has_line(path, "data=", "data=journal");
 }
 
 static struct agent_fs *cached(struct agent *a, dev_t dev)
