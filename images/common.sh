@@ -57,3 +57,13 @@ table() {
     printf 'label: %s\nstart=1MiB, size=%d, type=%s\n' "$label" \
         $((($3 - 2 * 1048576) / 512)) "$type" | sfdisk -q "$2"
 }
+
+# The newest kernel of a flavour that is installed, or nothing.
+kernel_of() { find /boot -name "vmlinuz-*[0-9]-$1" | sort -V | tail -n 1; }
+
+# module_files MODULES NAME: the files of a module and, before it, of what it
+# needs, in the order to load them.  Nothing if it is built in or not there.
+module_files() {
+    awk -v m="/$2.ko" -F '[: ]+' 'index($1, m) {
+        for (i = NF; i >= 1; i--) if ($i) print $i }' "$1/modules.dep"
+}
