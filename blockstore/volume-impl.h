@@ -120,7 +120,7 @@ struct bstore_volume {
     atomic_uint_fast64_t size_bytes;
     uint64_t size_blk;
     struct bs_view data_view;
-    pthread_mutex_t shape_lock; /* never across I/O */
+    pthread_mutex_t shape_lock; /* never across I/O to data */
 
     /* Lock order: shape_lock, log_lock, one stripe, dirty_lock or recent_lock.
      * flush_lock, publish_lock and hold_lock are taken with none of them

@@ -167,33 +167,60 @@ static int cut_run(void *opaque, const struct bstore_origin_run *run)
     return c->fn(c->opaque, &part);
 }
 
-int bstore_volume_origins(struct bstore_volume *v, uint64_t off, uint64_t bytes,
-                          origin_fn *fn, void *opaque)
+/* The range is within the volume and not empty. */
+static int walk_volume(struct bstore_volume *v, const struct omap *map,
+                       uint64_t off, uint64_t bytes, origin_fn *fn, void *opaque)
 {
     struct cut cut = { fn, opaque, off, off + bytes };
     struct walk w = { .fn = cut_run, .opaque = &cut };
-    uint64_t blk, end;
+    uint64_t blk, end = bs_div_up(off + bytes, BLK);
     struct omap_state_run run;
     pthread_rwlock_t *lock;
-    struct omap_ref ref;
     int r = 0;
 
-    if (!bs_within(off, bytes, v->size_bytes))
-        return -ENXIO;
-    if (bytes == 0)
-        return 0;
-    end = bs_div_up(off + bytes, BLK);
-    ref = vol_enter(v);
     for (blk = off / BLK; r == 0 && blk < end; blk += run.count) {
         lock = vol_stripe_of(v, blk / OMAP_CHUNK_BLKS);
         pthread_rwlock_rdlock(lock);
         run = omap_states_run(v->states, blk, end - blk);
         pthread_rwlock_unlock(lock); /* fn is called without it */
-        r = walk_run(v, &w, ref.map, &run);
+        r = walk_run(v, &w, map, &run);
     }
-    if (r == 0)
-        r = w.fn(w.opaque, &w.run);
+    return r == 0 ? w.fn(w.opaque, &w.run) : r;
+}
+
+int bstore_volume_origins(struct bstore_volume *v, uint64_t off, uint64_t bytes,
+                          origin_fn *fn, void *opaque)
+{
+    struct omap_ref ref;
+    int r;
+
+    if (!bs_within(off, bytes, v->size_bytes))
+        return -ENXIO;
+    if (bytes == 0)
+        return 0;
+    ref = vol_enter(v);
+    r = walk_volume(v, ref.map, off, bytes, fn, opaque);
     omap_slot_put(&v->slot, ref);
+    return r;
+}
+
+/* shape_lock stands in for the data path's place in the slot, which resize waits
+ * for; the map needs that all the same. */
+int bstore_volume_origins_held(struct bstore_volume *v, uint64_t off,
+                               uint64_t bytes, origin_fn *fn, void *opaque)
+{
+    struct omap_ref ref;
+    int r = 0;
+
+    pthread_mutex_lock(&v->shape_lock);
+    if (!bs_within(off, bytes, v->size_bytes)) {
+        r = -ENXIO;
+    } else if (bytes > 0) {
+        ref = omap_slot_get(&v->slot);
+        r = walk_volume(v, ref.map, off, bytes, fn, opaque);
+        omap_slot_put(&v->slot, ref);
+    }
+    pthread_mutex_unlock(&v->shape_lock);
     return r;
 }
 

@@ -7,7 +7,7 @@
 
 #define HV_MAP_LIMIT_MAX 10000u /* runs in an answer */
 #define HV_MAP_LIMIT 1000u
-#define HV_MAP_TOTALS_MAX 100000u /* runs looked at for an answer */
+#define HV_MAP_TOTALS_MAX 10000u /* runs looked at for an answer */
 
 /* NULL: no memory. */
 json_t *hv_run_json(const struct bstore_origin_run *run);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* "map": where blocks come from, a piece at a time, in the control server's
- * thread: bstore_volume_origins() is a call of the data path. */
+ * thread, which must not wait for the end of a hold. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,8 +61,8 @@ int worker_map(struct hv_worker *w, const struct hv_request *req, json_t **out,
         p.limit = HV_MAP_TOTALS_MAX;
     else
         p.runs = json_array();
-    r = bstore_volume_origins(w->volume, req->offset, end - req->offset, take_run,
-                              &p);
+    r = bstore_volume_origins_held(w->volume, req->offset, end - req->offset,
+                                   take_run, &p);
     if (r < 0) {
         json_decref(p.runs);
         free(p.totals.list);

@@ -117,6 +117,8 @@ static void put_volume(struct doc *d, struct hv_worker *w)
         hv_prom_sample(&d->p, "blksub_volume_blocks",
                        LABELS("volume", d->volume, "state", states[i]),
                        s.blks[i]);
+    single(d, "blksub_volume_waiting", "gauge",
+           "Requests that wait because the volume is held.", s.waiting);
     single(d, "blksub_volume_flushes_total", "counter",
            "Times that all was made durable, for flushes and for writes that "
            "ask for it.", s.flushes);

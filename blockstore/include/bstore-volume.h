@@ -115,6 +115,14 @@ int bstore_volume_origins(struct bstore_volume *v, uint64_t off, uint64_t bytes,
                           int (*fn)(void *opaque,
                                     const struct bstore_origin_run *run),
                           void *opaque);
+/* The same for who must answer while the volume is held; any thread.  A resize
+ * waits for it, and the guest with that: fn does no I/O, and ends it after some
+ * ten thousand runs. */
+int bstore_volume_origins_held(struct bstore_volume *v, uint64_t off,
+                               uint64_t bytes,
+                               int (*fn)(void *opaque,
+                                         const struct bstore_origin_run *run),
+                               void *opaque);
 
 /* ---- tokens (DESIGN 5.2, wire format: blksub-wire.h) ---- */
 /* While a token session is open, an aligned 4096-byte piece of a guest write

@@ -243,6 +243,116 @@ START_TEST(wrong_requests_are_refused)
 }
 END_TEST
 
+/* ---- metrics ---- */
+
+static char *metrics(void)
+{
+    struct hv_prom_merge *g = NULL;
+    struct hv_client *c = NULL;
+    json_t *answer;
+    const char *text;
+    char *copy;
+
+    ok(hv_client_open(h.fix.store, "g", &c, &err));
+    ok(hv_client_call(c, "metrics", NULL, NULL, NULL, 5000, &answer, &err));
+    text = json_string_value(json_object_get(answer, "text"));
+    ck_assert_ptr_nonnull(text);
+    ck_assert_int_eq(hv_prom_merge_new(&g), 0);
+    ok(hv_prom_merge_add(g, text, strlen(text), &err)); /* it is of the format */
+    hv_prom_merge_free(g);
+    copy = strdup(text);
+    json_decref(answer);
+    hv_client_close(c);
+    return copy;
+}
+
+START_TEST(a_held_volume_is_told_all_the_same)
+{
+    static struct list before, held;
+    struct hv_origin_totals t;
+    char *text;
+
+    start_worker();
+    walk(&before, 0, SIZE, true);
+    ck_assert_int_eq(bstore_volume_hold(hv_worker_volume(w), 5000), 0);
+    walk(&held, 0, SIZE, true);
+    same(&before, &held);
+    t = totals();
+    ck_assert_uint_gt(t.n, 4);
+    free(t.list);
+    text = metrics();
+    ck_assert_ptr_nonnull(text);
+    free(text);
+    bstore_volume_resume(hv_worker_volume(w));
+}
+END_TEST
+
+/* ---- workers of another kind ---- */
+
+static struct hv_control *fake;
+static const char *fake_answer; /* to "map"; NULL: it is not known */
+
+static void answer_fake(void *opaque, uint64_t to, json_t *req)
+{
+    const char *cmd = json_string_value(json_object_get(req, "cmd"));
+    struct bs_err why;
+    json_t *a;
+
+    (void)opaque;
+    if (strcmp(cmd, "status") == 0)
+        a = json_pack("{s:b, s:I}", "ok", 1, "size_bytes", (json_int_t)SIZE);
+    else if (fake_answer)
+        a = json_loads(fake_answer, 0, NULL);
+    else
+        a = NULL;
+    if (a) {
+        json_object_set(a, "id", json_object_get(req, "id"));
+    } else {
+        bs_fail(&why, EINVAL, "a request has a known \"cmd\"");
+        a = hv_control_error(json_object_get(req, "id"), &why);
+    }
+    hv_control_send(fake, to, a);
+}
+
+static void fake_tells(const char *answer, int want)
+{
+    static struct list l;
+    struct hv_origin_totals t = { NULL, 0 };
+    struct hv_origins *o = NULL;
+    struct bs_err why = { 0 };
+
+    fake_answer = answer;
+    l.n = 0;
+    ok(hv_origins_open(h.fix.store, "g", &o, &err));
+    ck_assert_int_eq(hv_origins_walk(o, 0, SIZE, collect, &l, &why), want);
+    ck_assert_uint_gt(strlen(why.text), 0);
+    ck_assert_int_eq(hv_origins_totals(o, &t, &why), want);
+    ck_assert_ptr_null(t.list);
+    hv_origins_close(o);
+}
+
+START_TEST(a_worker_that_does_not_know_or_lies_is_an_error)
+{
+    char dir[128];
+    int dirfd;
+
+    snprintf(dir, sizeof(dir), "%s/store/volumes/g", h.fix.dir);
+    dirfd = open(dir, O_RDONLY | O_DIRECTORY);
+    ck_assert_int_ge(dirfd, 0);
+    ok(hv_control_start(dirfd, answer_fake, NULL, &fake, &err));
+    fake_tells(NULL, -EPROTO);
+    fake_tells("{\"ok\":true}", -EPROTO);
+    /* For ever the same place. */
+    fake_tells("{\"ok\":true,\"runs\":[],\"totals\":[],\"next\":0}", -EPROTO);
+    fake_tells("{\"ok\":true,\"runs\":[],\"totals\":[{\"origin\":\"own\"}],"
+               "\"next\":null}", -EPROTO);
+    fake_tells("{\"ok\":false,\"error\":{\"code\":\"EIO\",\"text\":\"x\"}}", -EIO);
+    hv_control_stop(fake);
+    fake = NULL;
+    close(dirfd);
+}
+END_TEST
+
 #define HEX "8c22b2c3d4e5f60718293a4b5c6d7e8f8c22b2c3d4e5f60718293a4b5c6d7e8f"
 #define RUN(origin_and_rest) \
     "{\"runs\":[{\"start\":4096,\"length\":8192," origin_and_rest "}],\"next\":null}"
@@ -336,29 +446,6 @@ START_TEST(one_bad_value_in_an_answer_is_refused)
 }
 END_TEST
 
-/* ---- metrics ---- */
-
-static char *metrics(void)
-{
-    struct hv_prom_merge *g = NULL;
-    struct hv_client *c = NULL;
-    json_t *answer;
-    const char *text;
-    char *copy;
-
-    ok(hv_client_open(h.fix.store, "g", &c, &err));
-    ok(hv_client_call(c, "metrics", NULL, NULL, NULL, 5000, &answer, &err));
-    text = json_string_value(json_object_get(answer, "text"));
-    ck_assert_ptr_nonnull(text);
-    ck_assert_int_eq(hv_prom_merge_new(&g), 0);
-    ok(hv_prom_merge_add(g, text, strlen(text), &err)); /* it is of the format */
-    hv_prom_merge_free(g);
-    copy = strdup(text);
-    json_decref(answer);
-    hv_client_close(c);
-    return copy;
-}
-
 static void has_line(const char *text, const char *line)
 {
     char want[512];
@@ -415,6 +502,8 @@ int main(void)
     tcase_add_test(tc, pieces_make_the_whole);
     tcase_add_test(tc, a_walk_ends_when_its_reader_says_so);
     tcase_add_test(tc, wrong_requests_are_refused);
+    tcase_add_test(tc, a_held_volume_is_told_all_the_same);
+    tcase_add_test(tc, a_worker_that_does_not_know_or_lies_is_an_error);
     tcase_add_test(tc, metrics_say_what_was_done);
     suite_add_tcase(s, tc);
     tc = tcase_create("answers");
