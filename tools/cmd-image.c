@@ -135,7 +135,7 @@ static int image_list(struct cmd_ctx *ctx, int argc, char **argv)
         return r;
     r = bstore_image_list(store, &infos, &n, &err);
     if (r == 0)
-        r = bstore_usage_read(store, &u, &err);
+        r = uses_read(store, &u, &err);
     if (r < 0)
         r = cmd_fail(ctx, &err);
     else
@@ -162,7 +162,7 @@ static int image_show(struct cmd_ctx *ctx, int argc, char **argv)
         return r;
     r = bstore_image_find(store, argv[optind], &info, &err);
     if (r == 0)
-        r = bstore_usage_read(store, &u, &err);
+        r = uses_read(store, &u, &err);
     if (r < 0)
         r = cmd_fail(ctx, &err);
     else

@@ -76,7 +76,7 @@ static struct bstore_usage *usage_of(struct bstore *store,
 
     bstore_digest_to_hex(&x->info.id, hex);
     if (!store || bstore_patch_find(store, hex, &info, NULL) < 0 ||
-        bstore_usage_read(store, &u, NULL) < 0)
+        uses_read(store, &u, NULL) < 0)
         return NULL;
     return u;
 }

@@ -92,6 +92,19 @@ static void print_list(FILE *f, const struct bstore_use *uses, size_t n,
     }
 }
 
+int uses_read(struct bstore *store, struct bstore_usage **out,
+              struct bs_err *err)
+{
+    struct bs_err why;
+    int r;
+
+    r = bstore_usage_read(store, out, err);
+    if (r == 0 && bstore_usage_check(*out, &why) < 0)
+        fprintf(stderr, "blksub: not counted, as it cannot be read: %s\n",
+                why.text);
+    return r;
+}
+
 int uses_refused(const struct cmd_ctx *ctx, struct bstore *store,
                  const struct bstore_digest *d, const struct bs_err *err)
 {

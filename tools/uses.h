@@ -6,6 +6,10 @@
 #include "bstore-uses.h"
 #include "cmd.h"
 
+/* bstore_usage_read(); volumes that cannot be read, and may use anything, are
+ * told of on stderr. */
+int uses_read(struct bstore *store, struct bstore_usage **out,
+              struct bs_err *err);
 /* A removal was refused: err's sentence and all that holds d, as cmd_fail(). */
 int uses_refused(const struct cmd_ctx *ctx, struct bstore *store,
                  const struct bstore_digest *d, const struct bs_err *err);

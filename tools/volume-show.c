@@ -103,7 +103,7 @@ static int learn(struct show *s, struct bs_err *err)
 
     r = bstore_volume_space(s->store, s->info.name, &s->space, err);
     if (r == 0)
-        r = bstore_usage_read(s->store, &s->usage, err);
+        r = uses_read(s->store, &s->usage, err);
     if (r < 0)
         return r;
     r = hv_origins_open(s->store, s->info.name, &o, &s->why);

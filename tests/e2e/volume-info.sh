@@ -99,6 +99,14 @@ blksub inspect "$W/p1" | grep -q '^used by    1 volume$'
 blksub image show v2 | grep -q "makes it"
 expect 0 blksub image remove v2
 
+say "a volume that cannot be read"
+blksub volume create odd --image v1 >/dev/null
+echo '{}' >"$BLKSUB_STORE/volumes/odd/meta.json"
+blksub --json image list >"$W/list" 2>"$W/said"
+grep -q 'not counted, as it cannot be read: volume odd: ' "$W/said" || fail "odd: $(cat "$W/said")"
+jq -e '.images[0] | .name == "v1" and .volumes == 2' "$W/list" >/dev/null
+rm -r "$BLKSUB_STORE/volumes/odd"
+
 say "one worker for a volume; an image that was taken away"
 for _ in 1 2; do
     expect 8 blksub serve g --nbd "$W/g/other.sock"
@@ -241,7 +249,7 @@ chmod +x "$W/bin/qemu-img"
 for signal in INT TERM; do
     rm -f "$W/qemu-img.pid"
     # What a shell puts into the background ignores SIGINT, were it not for env.
-    (trap - ERR; PATH=$W/bin:$PATH exec env --default-signal=INT "$B/blksub" volume export g "$W/out/g.qcow2") \
+    { trap - ERR; PATH=$W/bin:$PATH exec env --default-signal=INT "$B/blksub" volume export g "$W/out/g.qcow2"; } \
         >"$W/said" 2>&1 &
     pid=$!
     pids+=("$pid")
@@ -256,11 +264,11 @@ done
 # At any moment, and by kill -9: all of it or nothing.
 for signal in INT KILL; do
     for delay in 0 0.002 0.005 0.01 0.02 0.04 0.08; do
-        (trap - ERR; exec env --default-signal=INT "$B/blksub" volume export g "$W/out/g.raw") >/dev/null 2>&1 &
+        { trap - ERR; exec env --default-signal=INT "$B/blksub" volume export g "$W/out/g.raw"; } >/dev/null 2>&1 &
         pid=$!
         sleep $delay
         kill -$signal $pid 2>/dev/null || true
-        wait $pid || true
+        { wait $pid; } 2>/dev/null || true
         if [ -e "$W/out/g.raw" ]; then
             cmp "$W/out/g.raw" "$W/g.nbd"
             rm "$W/out/g.raw"
