@@ -141,7 +141,7 @@ START_TEST(volumes_of_all_sizes_share)
     struct bstore_volume *a = fix_volume(&f, "a"), *b;
     char name[256];
 
-    ok(bstore_volume_create(f.store, "b", &f.image, (uint64_t)9000 * BLK, &err));
+    ok(bstore_volume_create(f.store, "b", &f.image, (uint64_t)2000 * BLK, &err));
     b = fix_open(&f, "b");
     commit(a, 1, second, 0xfff);
     commit(b, 1, second, 0xfff);
