@@ -227,6 +227,16 @@ int bstore_patch_remove(struct bstore *store, const char *ref,
 
 /* ---- open patches ------------------------------------------------------------------ */
 
+/* A manifest is many thousands of small pieces of memory, and decoding it takes
+ * several times as many; malloc keeps what is freed of them.  A worker lives for
+ * months, and there are thousands: it gives that back. */
+static void give_memory_back(void)
+{
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
+}
+
 static int open_pool(struct bstore_patch *p, int dirfd, struct bs_err *err)
 {
     const struct bstore_manifest *m = bstore_bundle_manifest(p->bundle);
@@ -293,20 +303,11 @@ int bstore_patch_open(struct bstore *store, const struct bstore_digest *id,
     }
     *out = p;
     p = NULL;
+    give_memory_back(); /* of decoding */
 out:
     close(dirfd);
     bstore_patch_close(p);
     return r;
-}
-
-/* A manifest is many thousands of small pieces of memory, and decoding it takes
- * several times as many; malloc keeps what is freed of them.  A worker lives for
- * months, and there are thousands: it gives that back. */
-static void give_memory_back(void)
-{
-#ifdef __GLIBC__
-    malloc_trim(0);
-#endif
 }
 
 void bstore_patch_close(struct bstore_patch *patch)
