@@ -66,5 +66,9 @@ int bundle_index_check(const uint8_t *buf, size_t len,
 /* bstore_bundle_open() on an open file, which it takes over in any case. */
 int bundle_open_fd(int fd, const struct bstore_pubkey *keys, size_t n_keys,
                    struct bstore_bundle **out, struct bs_err *err);
+/* Where cluster i is in the file, and the digest of its unpacked bytes. */
+void bundle_cluster_where(const struct bstore_bundle *b, uint32_t i,
+                          uint64_t *off, uint64_t *bytes,
+                          struct bstore_digest *digest);
 
 #endif

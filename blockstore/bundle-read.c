@@ -250,6 +250,18 @@ struct bstore_cluster bstore_bundle_cluster(const struct bstore_bundle *b,
     return (struct bstore_cluster){ e.pool_blk, e.n_blks, e.stored_bytes };
 }
 
+void bundle_cluster_where(const struct bstore_bundle *b, uint32_t i,
+                          uint64_t *off, uint64_t *bytes,
+                          struct bstore_digest *digest)
+{
+    struct bundle_entry e;
+
+    bundle_entry_decode(b->index + b->entry_offs[i], &e);
+    *off = b->header.clusters.off + e.stored_off;
+    *bytes = e.stored_bytes;
+    *digest = e.digest;
+}
+
 static int read_prefix(struct bstore_bundle *b, uint32_t i, uint32_t n_runs,
                        const struct bstore_image *image, size_t *len,
                        struct bs_err *err)

@@ -18,6 +18,8 @@
  *   volume-resize.c   growing
  *   volume-clone.c    a second volume with the content of one that rests
  *   volume-origin.c   where bytes come from; figures; export
+ *   volume-sums.c     checksums of own blocks, kept between checks
+ *   volume-check*.c   looking for damage: volume-check.h
  *
  * Invariants:
  *  (1) the state of a chunk is changed with its stripe held exclusively, and
@@ -46,6 +48,7 @@
 #include "bs/log.h"
 #include "bs/view.h"
 #include "omap-slot.h"
+#include "sums-form.h"
 #include "volume-log.h"
 
 #define BLK OMAP_BLOCK_BYTES
@@ -76,6 +79,15 @@ struct vol_map_file {
     int fd; /* holds a shared flock; -1: the map has no file */
 };
 #define VOL_NO_MAP_FILE { .fd = -1 }
+
+/* What volume-sums.c says at its head. */
+struct vol_sums {
+    int fd;
+    uint64_t size_blk; /* blocks from here on have no sum */
+    struct sums_header header; /* the check's, and open's and close's */
+    bool broken;               /* likewise: it is to be begun anew */
+    atomic_uint_fast64_t *written; /* a bit a block, SUMS_WORDS a chunk */
+};
 
 struct vol_stripe {
     _Alignas(64) pthread_rwlock_t lock;
@@ -165,6 +177,8 @@ struct bstore_volume {
     struct omap_slot slot;
     struct vol_source *sources[VOL_MAX_SOURCES];
     _Atomic(struct vol_session *) session;
+    _Atomic(struct vol_sums *) sums; /* NULL: never checked; not freed before
+                                        close */
 
     pthread_mutex_t publish_lock; /* one publisher; until its drain is over */
     struct omap *map; /* what the slot holds; set with publish_lock held */
@@ -178,6 +192,10 @@ struct bstore_volume {
     struct vol_map_file map_file;
     struct vol_applied applied;
     struct bstore_patch *session_patch; /* borrowed */
+
+    /* What open found, for the next check. */
+    uint64_t log_lost;      /* batches that were synced and are not there */
+    char sums_problem[128]; /* "" = none */
 
     /* Atomic. */
     atomic_bool data_dirty; /* data was written since its last sync began */
@@ -318,5 +336,27 @@ int vol_map_get(struct bstore_volume *v, const struct bstore_applied *list,
 /* The map that was mapped from it is free.  Removes the file if we were the
  * last to have it open. */
 void vol_map_file_leave(struct bstore *store, struct vol_map_file *file);
+
+/* ---- volume-sums.c -------------------------------------------------------- */
+/* Before own blocks change; their stripe is held, at least shared. */
+void vol_sums_mark(struct vol_sums *s, uint64_t blk, uint64_t count);
+static inline void vol_sums_written(struct bstore_volume *v, uint64_t off,
+                                    uint64_t n)
+{
+    struct vol_sums *s = atomic_load_explicit(&v->sums, memory_order_acquire);
+
+    if (s)
+        vol_sums_mark(s, off / BLK, (off % BLK + n + BLK - 1) / BLK);
+}
+/* What the log says has been replayed, and nobody writes yet.  Fails only when
+ * a mark cannot be taken away that must not stay. */
+int vol_sums_open(struct bstore_volume *v, struct bs_err *err);
+/* A check begins: makes the file where there is none, or none that is good. */
+int vol_sums_begin(struct bstore_volume *v, struct bs_err *err);
+/* Nobody writes any more.  synced: a flush has just succeeded. */
+void vol_sums_close(struct bstore_volume *v, bool synced);
+/* As sums_decode_record(), or -EIO. */
+int vol_sums_read(struct vol_sums *s, uint64_t chunk, struct sums_record *r);
+int vol_sums_write(struct vol_sums *s, const struct sums_record *r);
 
 #endif

@@ -108,8 +108,10 @@ static void mark_data_dirty(struct bstore_volume *v)
 static int write_data(struct bstore_volume *v, const void *buf, size_t n,
                       uint64_t off)
 {
-    int r = bs_file_write(v->data_fd, buf, n, off);
+    int r;
 
+    vol_sums_written(v, off, n);
+    r = bs_file_write(v->data_fd, buf, n, off);
     mark_data_dirty(v);
     return r;
 }
@@ -276,6 +278,7 @@ static int provision_locked(struct bstore_volume *v, uint64_t blk,
     size_t part;
     int r;
 
+    vol_sums_written(v, off, n);
     r = bs_file_zero_range(v->data_fd, off, n);
     if (r == 0)
         mark_data_dirty(v);

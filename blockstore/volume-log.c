@@ -477,6 +477,35 @@ static int check_tail(const uint8_t *buf, size_t len, size_t from,
     return 0;
 }
 
+/* Of a number that this log may have, at a place that may be anything. */
+static size_t likely_record(const uint8_t *buf, size_t len, size_t at,
+                            const struct vlog_header *h, uint32_t seed)
+{
+    if (len - at < VLOG_RECORD_BYTES ||
+        bs_get_le64(buf + at + R_BATCH) - h->first_batch >= 1u << 30)
+        return 0;
+    return valid_record(buf, len, at, seed);
+}
+
+bool vlog_next_damage(const uint8_t *buf, size_t len,
+                      const struct vlog_header *h, size_t *at, size_t *from,
+                      size_t *to)
+{
+    uint32_t seed = bs_crc32c(0, h->id, VLOG_ID_BYTES);
+    size_t n;
+
+    while (*at < len && (n = likely_record(buf, len, *at, h, seed)) > 0)
+        *at += n;
+    if (*at >= len)
+        return false;
+    *from = *at;
+    do {
+        *at = len - *at > 8 ? *at + 8 : len;
+    } while (*at < len && !likely_record(buf, len, *at, h, seed));
+    *to = *at;
+    return true;
+}
+
 /* Token extents name known sources only; notes which. */
 static int check_sources(struct vol_state *s, struct bs_err *err)
 {

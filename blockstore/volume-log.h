@@ -89,4 +89,11 @@ int vol_replay(const uint8_t *buf, size_t len, uint64_t size_blk,
                struct vol_state **out, struct bs_err *err);
 void vol_state_free(struct vol_state *s);
 
+/* Checksums alone: the first stretch at or behind *at (a record's place) that
+ * is no valid record of this log; it ends where one begins again, or at len.
+ * False: there is none.  *at is where to go on. */
+bool vlog_next_damage(const uint8_t *buf, size_t len,
+                      const struct vlog_header *h, size_t *at, size_t *from,
+                      size_t *to);
+
 #endif

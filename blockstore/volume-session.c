@@ -63,7 +63,9 @@ static int source_put(struct bstore_volume *v, uint32_t index,
     fd = -1;
     s->size_blk = (uint64_t)st.st_size / BLK;
     bs_view_open(&s->view, s->fd, s->size_blk * BLK);
+    pthread_mutex_lock(&v->log_lock); /* a new log and a check look at them */
     v->sources[index] = s;
+    pthread_mutex_unlock(&v->log_lock);
     r = 0;
 out:
     if (fd >= 0)

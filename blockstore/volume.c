@@ -250,6 +250,8 @@ int bstore_volume_open(struct bstore *store, const char *name, int flags,
         r = read_state(v, &s, err);
     if (r == 0)
         r = adopt(v, s, err);
+    if (r == 0)
+        r = vol_sums_open(v, err); /* of the log as it was found */
     if (r == 0 && !v->rdonly)
         r = sync_log(v, err);
     if (r == 0)
@@ -276,6 +278,7 @@ static void close_fd(int fd)
 
 void bstore_volume_close(struct bstore_volume *v)
 {
+    bool synced = false;
     unsigned i;
 
     if (!v)
@@ -283,13 +286,15 @@ void bstore_volume_close(struct bstore_volume *v)
     assert(atomic_load(&v->n_holds) == 0);
     if (v->taken) { /* opened to the end */
         bstore_volume_session_close(v);
-        if (bstore_volume_flush(v) < 0)
+        synced = bstore_volume_flush(v) == 0;
+        if (!synced)
             bs_log(BS_LOG_ERR, "volume",
                    "closed without a flush, what was written since the last "
                    "one may be lost volume=%s", v->name);
         else
             vol_recent_end(v);
     }
+    vol_sums_close(v, synced);
     omap_slot_fini(&v->slot); /* with the map */
     vol_sources_close(v);
     bs_view_close(&v->image_view);

@@ -7,7 +7,7 @@
  *   STORE/keys/KEYID.pub
  *   STORE/images/DIGEST/{data,digests,meta.json}
  *   STORE/patches/DIGEST/{bundle,pool,meta.json}
- *   STORE/volumes/NAME/{meta.json,data,log,lock,control.sock}
+ *   STORE/volumes/NAME/{meta.json,data,log,lock,sums,control.sock}
  *   STORE/maps/DIGEST                 what volumes' patches supersede
  *
  * A thing under its final name is complete and durable; what is being made

@@ -9,9 +9,12 @@
  * new; list and map are those before or those after a commit; the size is that
  * before or that after a resize.
  *
+ * A check of the copy finds no damage: a power cut is none, and a sum that was
+ * taken before it is not held against what it left.
+ *
  * Now and then a write to the log arrives in part only, for want of room, or a
  * sync of it fails and the kernel forgets some of what it had not written. */
-#include "volume-fixture.h"
+#include "check-fixture.h"
 
 #define SECTOR 512u
 #define MAX_FILES 4096
@@ -38,7 +41,9 @@ static struct bstore_volume *v;
 static struct disk_file files[MAX_FILES];
 static unsigned n_files;
 static ino_t data_ino, log_ino, renamed_ino; /* renamed: 0 = none is open */
-static bool watching;
+static ino_t sums_ino; /* 0 = there is none */
+static bool sums_unlinked; /* and the folder is not synced */
+static bool watching, log_is_well; /* log_is_well: faults elsewhere only */
 static uint64_t n_cuts, n_calls;
 static unsigned one_in = 3; /* calls */
 
@@ -193,6 +198,13 @@ static void make_copy(void)
     b = after_cut(file_by_ino(log), how, &len);
     put_file("log", b, len);
     free(b);
+    snprintf(path, sizeof(path), "%s/store/volumes/cut/sums", f.dir);
+    unlink(path);
+    if (!sums_ino || (sums_unlinked && rng_below(&rng, 2)))
+        return;
+    b = after_cut(file_by_ino(sums_ino), how, &len);
+    put_file("sums", b, len);
+    free(b);
 }
 
 static bool same_list(const struct bstore_applied *a, size_t n,
@@ -206,6 +218,8 @@ static bool same_list(const struct bstore_applied *a, size_t n,
             return false;
     return true;
 }
+
+static struct cf of_copy, of_volume;
 
 static void cut(void)
 {
@@ -235,6 +249,8 @@ static void cut(void)
     }
     ck_assert_int_eq(bstore_volume_read(copy, back, sizeof(back), off), 0);
     ck_assert_mem_eq(buf, back, sizeof(buf));
+    if (rng_below(&rng, 4) == 0)
+        cf_is_clean(&of_copy, copy);
     bstore_volume_close(copy);
     m.blks = blks;
     n_cuts++;
@@ -260,6 +276,14 @@ static bool is_log(int fd)
     return S_ISREG(st.st_mode) && st.st_ino != data_ino;
 }
 
+static bool is_sums(int fd)
+{
+    struct stat st;
+
+    ck_assert_int_eq(fstat(fd, &st), 0);
+    return sums_ino && st.st_ino == sums_ino;
+}
+
 /* A merged map in the store: no more than saved work, so what a cut makes of it
  * is no matter here (test_volume-map.c spoils them); but it may fail. */
 static bool is_map(int fd)
@@ -276,7 +300,8 @@ static bool is_map(int fd)
 
 static bool fails_now(int fd)
 {
-    if (!watching || !is_log(fd) || rng_below(&rng, 8) != 0)
+    if (!watching || !is_log(fd) || (log_is_well && !is_sums(fd)) ||
+        rng_below(&rng, 8) != 0)
         return false;
     n_faults++;
     return true;
@@ -290,7 +315,7 @@ static ssize_t l_pwrite(int fd, const void *buf, size_t n, off_t off)
     if (fix_is_recent(fd))
         return pwrite(fd, buf, n, off);
     fault = fails_now(fd);
-    if (watching && off == 0 && is_log(fd) && !is_map(fd)) {
+    if (watching && off == 0 && is_log(fd) && !is_map(fd) && !is_sums(fd)) {
         /* A header: a new file, with the number of one that is gone. */
         struct disk_file *d = file_of(fd);
 
@@ -301,6 +326,9 @@ static ssize_t l_pwrite(int fd, const void *buf, size_t n, off_t off)
 
     if (fault)
         n = rng_below(&rng, n);
+    if (fault && is_sums(fd)) /* in place: whole sectors, unlike appends */
+        n = ((uint64_t)off + n) / SECTOR * SECTOR > (uint64_t)off
+                ? ((uint64_t)off + n) / SECTOR * SECTOR - (uint64_t)off : 0;
     r = n ? pwrite(fd, buf, n, off) : 0;
 
     if (r > 0 && watching && !is_map(fd)) {
@@ -330,14 +358,22 @@ static int l_sync(int fd)
     ck_assert_int_eq(fstat(fd, &st), 0);
     if (!S_ISDIR(st.st_mode)) {
         settle(file_of(fd));
-    } else if (renamed_ino) {
-        file_by_ino(log_ino)->ino = 0; /* the number may come again */
-        log_ino = renamed_ino;
-        renamed_ino = 0;
-    } else if (metas[1]) {
-        free(metas[0]);
-        metas[0] = metas[1];
-        metas[1] = NULL;
+    } else {
+        if (renamed_ino) {
+            file_by_ino(log_ino)->ino = 0; /* the number may come again */
+            log_ino = renamed_ino;
+            renamed_ino = 0;
+        } else if (metas[1]) {
+            free(metas[0]);
+            metas[0] = metas[1];
+            metas[1] = NULL;
+        }
+        if (sums_unlinked) {
+            settle(file_by_ino(sums_ino));
+            file_by_ino(sums_ino)->ino = 0;
+            sums_ino = 0;
+            sums_unlinked = false;
+        }
     }
     maybe_cut();
     return 0;
@@ -402,10 +438,38 @@ static int l_renameat(int a, const char *old, int b, const char *name)
     return r;
 }
 
+/* The name is durable at once: later than that is covered by a copy whose
+ * header is not there. */
+static int l_openat(int dirfd, const char *name, int flags, mode_t mode)
+{
+    bool makes = watching && (flags & O_CREAT) && strcmp(name, "sums") == 0 &&
+                 faccessat(dirfd, name, F_OK, 0) != 0;
+    int fd = cf_openat(dirfd, name, flags, mode);
+    struct disk_file *d;
+
+    if (fd < 0 || !makes)
+        return fd;
+    d = file_of(fd); /* it may have the number of one that is gone */
+    settle(d);
+    d->len = 0;
+    sums_ino = d->ino;
+    sums_unlinked = false;
+    return fd;
+}
+
+static int l_unlinkat(int dirfd, const char *name, int flags)
+{
+    int r = unlinkat(dirfd, name, flags);
+
+    if (r == 0 && watching && strcmp(name, "sums") == 0)
+        sums_unlinked = true;
+    return r;
+}
+
 static const struct bs_file_ops layer = {
-    .pread = pread, .pwrite = l_pwrite, .fdatasync = l_sync, .fsync = l_sync,
+    .openat = l_openat, .pread = pread, .pwrite = l_pwrite, .fdatasync = l_sync, .fsync = l_sync,
     .ftruncate = l_ftruncate, .fallocate = l_fallocate,
-    .renameat = l_renameat, .unlinkat = unlinkat,
+    .renameat = l_renameat, .unlinkat = l_unlinkat,
 };
 
 /* ---- what the guest does ------------------------------------------------------ */
@@ -503,12 +567,29 @@ static void grow(void)
     ck_assert_uint_eq(bstore_volume_size_bytes(v), m.blks * BLK);
 }
 
+/* Faults may end it; they are not damage. */
+static void check(void)
+{
+    struct bstore_check how = cf_how(&of_volume);
+
+    memset(&of_volume, 0, sizeof(of_volume));
+    (void)bstore_volume_check(v, &how, &of_volume.res, NULL);
+    ck_assert_msg(of_volume.n == 0, "a false alarm:%s", cf_text(&of_volume));
+}
+
+static void reopen(void)
+{
+    recover();
+    log_is_well = true;
+    bstore_volume_close(v);
+    v = fix_open(&f, "vol");
+    log_is_well = false;
+    check();
+}
+
 static void step(void)
 {
-    switch (rng_below(&rng, 21)) {
-    case 20:
-        grow();
-        break;
+    switch (rng_below(&rng, 24)) {
     case 0 ... 10:
         guest_write(NULL, 0);
         break;
@@ -525,6 +606,15 @@ static void step(void)
     case 17:
         if (bstore_volume_compact(v, NULL) == 0)
             vm_flushed(&m);
+        break;
+    case 20 ... 21:
+        check();
+        break;
+    case 22:
+        reopen();
+        break;
+    case 23:
+        grow();
         break;
     default:
         use_tokens();

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* A volume against a flat array: random reads, writes, trims, zeroes, flushes,
  * tokens, applies, rollbacks, holds, clones, crashes and new opens, while it
- * grows now and then.  SEED=n repeats a run. */
+ * grows now and then; and checks, which find what was damaged and nothing else.
+ * SEED=n repeats a run. */
 #include <pthread.h>
 
-#include "volume-fixture.h"
+#include "check-fixture.h"
 
 static struct fix f;
 static struct rng rng;
@@ -76,6 +77,15 @@ static void close_session(void)
     session = false;
 }
 
+/* Blocks that are own, and not written since a check saw them. */
+static bool has_sum[VM_MAX_BLKS];
+
+static void touched(uint64_t n, uint64_t off)
+{
+    for (uint64_t blk = off / BLK; blk * BLK < off + n; blk++)
+        has_sum[blk] = false;
+}
+
 static void random_range(uint64_t *off, uint32_t *n)
 {
     uint64_t end = m.blks * BLK;
@@ -125,6 +135,7 @@ static void do_write(void)
     fill(buf, n, rng_next(&rng));
     ck_assert_int_eq(bstore_volume_write(v, buf, n, off, fua), 0);
     vm_write(&m, v, buf, n, off);
+    touched(n, off);
     if (fua)
         flushed();
 }
@@ -171,6 +182,7 @@ static void do_tokens(void)
     ck_assert_int_eq(bstore_volume_write(v, buf, n * BLK, blk * BLK, false), 0);
     vm_write(&m, v, what, n * BLK, blk * BLK);
     memset(loose + blk, true, n);
+    touched(n * BLK, blk * BLK);
     free(what);
 }
 
@@ -184,10 +196,14 @@ static void do_trim_or_zero(void)
     if (trim) {
         ck_assert_int_eq(bstore_volume_trim(v, n, off, fua), 0);
         vm_trim(&m, v, n, off);
+        if (bs_align_up(off, BLK) < bs_align_down(off + n, BLK))
+            touched(bs_align_down(off + n, BLK) - bs_align_up(off, BLK),
+                    bs_align_up(off, BLK));
     } else {
         ck_assert_int_eq(bstore_volume_zero(v, n, off, rng_below(&rng, 2), fua),
                          0);
         vm_write(&m, v, NULL, n, off);
+        touched(n, off);
     }
     if (fua)
         flushed();
@@ -234,13 +250,55 @@ static void check_kill(void)
     memset(loose, 0, sizeof(loose));
 }
 
+/* ---- checks ----------------------------------------------------------------- */
+
+static int is_own(void *opaque, const struct bstore_origin_run *run)
+{
+    bool *own = opaque;
+
+    *own = run->origin == BSTORE_FROM_OWN;
+    return 0;
+}
+
+static void do_check(void)
+{
+    static struct cf cf;
+    uint64_t blk, n_sums = 0;
+    bool own;
+
+    cf_is_clean(&cf, v);
+    for (blk = 0; blk < m.blks; blk++) {
+        ck_assert_int_eq(bstore_volume_origins(v, blk * BLK, BLK, is_own, &own),
+                         0);
+        n_sums += own && has_sum[blk];
+        has_sum[blk] = own;
+    }
+    ck_assert_uint_eq(cf.res.n_compared, n_sums);
+    blk = rng_below(&rng, m.blks);
+    if (!has_sum[blk])
+        return;
+    /* A bit turns; who looks, sees it. */
+    cf_flip(&f, "volumes/model/data", blk * BLK + rng_below(&rng, BLK));
+    cf_check(&cf, v);
+    ck_assert_msg(cf.n == 1 && cf.f[0].part == BSTORE_CHECK_DATA &&
+                      cf.f[0].off == blk * BLK && cf.f[0].bytes == BLK,
+                  "damage to block %llu, found:%s", (unsigned long long)blk,
+                  cf_text(&cf));
+    has_sum[blk] = false; /* the guest mends it */
+    vm_bytes(&m, v, blk, vm_now(&m, blk), buf);
+    ck_assert_int_eq(bstore_volume_write(v, buf, BLK, blk * BLK, true), 0);
+    flushed();
+}
+
 static void do_reopen(bool crash)
 {
     close_session();
     if (crash)
         bs_file_set_ops(&dead);
     bstore_volume_close(v);
-    bs_file_set_ops(&fix_no_sync);
+    bs_file_set_ops(&cf_no_sync);
+    if (crash)
+        memset(has_sum, 0, sizeof(has_sum));
     v = fix_open(&f, "model");
     if (crash) {
         check_kill();
@@ -356,7 +414,7 @@ static void step(void)
         flushed();
         break;
     case 97:
-        switch (rng_below(&rng, 6)) {
+        switch (rng_below(&rng, 9)) {
         case 0 ... 2:
             do_resize();
             break;
@@ -365,6 +423,9 @@ static void step(void)
             break;
         case 4:
             do_clone();
+            break;
+        case 5 ... 7:
+            do_check();
             break;
         default:
             vm_check(&m, v);
@@ -380,7 +441,7 @@ START_TEST(volume_behaves_as_a_flat_array)
     uint64_t i, rounds = test_rounds(30000);
 
     rng.s = test_seed();
-    bs_file_set_ops(&fix_no_sync);
+    bs_file_set_ops(&cf_no_sync);
     fix_init(&f);
     v = fix_volume(&f, "model");
     vm_init(&m, &f);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* Threads read, write, trim and flush while lists are committed, sessions come
- * and go, the log is compacted, and the volume is held, resumed and grown.  Most
- * telling with V=tsan.
+ * and go, the log is compacted, all is checked for damage, and the volume is
+ * held, resumed and grown.  Most telling with V=tsan.
  *
  * Each writer has a region of its own and checks that it reads what it wrote.
  * Readers read all that patches cover, over several chunks, and check that one
@@ -9,7 +9,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "volume-fixture.h"
+#include "check-fixture.h"
 
 #define N_THREADS 3u
 #define REGION_BLKS 30u
@@ -20,7 +20,8 @@ static struct fix f;
 static struct bstore_volume *v;
 static uint8_t *version[N_LISTS]; /* what the covered part reads as */
 static atomic_bool stop;
-static atomic_uint n_reads, n_bad;
+static atomic_uint n_reads, n_bad, n_checks;
+static struct cf checked; /* the checker's */
 
 static void *reader(void *arg)
 {
@@ -84,6 +85,23 @@ static void *writer(void *arg)
     }
     if (bad)
         atomic_fetch_add(&n_bad, 1);
+    return NULL;
+}
+
+/* Nothing is damaged, whatever the others do. */
+static void *checker(void *arg)
+{
+    struct bstore_check how = cf_how(&checked);
+
+    (void)arg;
+    while (!atomic_load(&stop)) {
+        checked.n = 0;
+        if (bstore_volume_check(v, &how, &checked.res, NULL) != 0 || checked.n) {
+            atomic_fetch_add(&n_bad, 1);
+            break;
+        }
+        atomic_fetch_add(&n_checks, 1);
+    }
     return NULL;
 }
 
@@ -179,13 +197,14 @@ static void control(struct rng *r)
 
 START_TEST(one_read_sees_one_version)
 {
-    pthread_t t[2 * N_THREADS], hold, end;
+    pthread_t t[2 * N_THREADS + 1], hold, end;
     uint64_t rounds = test_rounds(150);
     struct rng r = { 3 };
     struct fix_list l;
     unsigned i, k;
     struct bstore_volume *again;
 
+    bs_file_set_ops(&cf_buffered);
     fix_init(&f);
     v = fix_volume(&f, "v1");
     for (k = 0; k < N_LISTS; k++) {
@@ -202,21 +221,27 @@ START_TEST(one_read_sees_one_version)
     }
     ck_assert_int_eq(pthread_create(&hold, NULL, holder, NULL), 0);
     ck_assert_int_eq(pthread_create(&end, NULL, at_the_end, NULL), 0);
-    for (uint64_t n = 0; n < rounds || atomic_load(&n_reads) < 50; n++)
+    ck_assert_int_eq(pthread_create(&t[2 * N_THREADS], NULL, checker, NULL), 0);
+    for (uint64_t n = 0; n < rounds || atomic_load(&n_reads) < 50 ||
+                         (atomic_load(&n_checks) < 3 && !atomic_load(&n_bad)); n++)
         control(&r);
     atomic_store(&stop, true);
-    for (i = 0; i < 2 * N_THREADS; i++)
+    for (i = 0; i < 2 * N_THREADS + 1; i++)
         pthread_join(t[i], NULL);
     pthread_join(hold, NULL);
     pthread_join(end, NULL);
-    ck_assert_uint_eq(atomic_load(&n_bad), 0);
-    printf("%u reads\n", atomic_load(&n_reads));
+    ck_assert_msg(atomic_load(&n_bad) == 0, "%u wrong; found:%s",
+                  atomic_load(&n_bad), cf_text(&checked));
+    printf("%u reads, %u checks\n", atomic_load(&n_reads),
+           atomic_load(&n_checks));
     /* And all of it is there afterwards. */
     ck_assert_int_eq(bstore_volume_read(v, version[0], FIRST_OWN * BLK, 0), 0);
     bstore_volume_close(v);
     again = fix_open(&f, "v1");
     ck_assert_int_eq(bstore_volume_read(again, version[1], FIRST_OWN * BLK, 0), 0);
     ck_assert_mem_eq(version[0], version[1], (size_t)FIRST_OWN * BLK);
+    cf_is_clean(&checked, again);
+    ck_assert_uint_gt(checked.res.n_compared, 0);
     bstore_volume_close(again);
     for (k = 0; k < N_LISTS; k++)
         free(version[k]);
