@@ -131,6 +131,19 @@ void hv_control_send(struct hv_control *c, uint64_t client, json_t *obj)
     wake(c);
 }
 
+bool hv_control_has(struct hv_control *c, uint64_t client)
+{
+    struct client *cl;
+    bool has;
+
+    pthread_mutex_lock(&c->lock);
+    for (cl = c->clients; cl && cl->key != client; cl = cl->next)
+        ;
+    has = cl && !atomic_load(&cl->closing);
+    pthread_mutex_unlock(&c->lock);
+    return has;
+}
+
 static void flush_client_locked(struct client *cl)
 {
     while (cl->out_off < cl->out_len) {

@@ -35,6 +35,9 @@ void hv_control_stop(struct hv_control *c);
 /* Queues one line.  obj is taken.  A client that is gone is no error. */
 void hv_control_send(struct hv_control *c, uint64_t client, json_t *obj);
 
+/* Is the client still there? */
+bool hv_control_has(struct hv_control *c, uint64_t client);
+
 /* {"id":ID,"ok":false,"error":{"code":"EBUSY","text":"..."}}; id may be NULL
  * and is borrowed. */
 json_t *hv_control_error(const json_t *id, const struct bs_err *err);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "bs/bytes.h"
+#include "hv-check.h"
 #include "origins.h"
 #include "request.h"
 
@@ -11,14 +12,14 @@
 #define LOG_MAX 10000 /* of the map's runs too */
 
 enum member { M_PATCH, M_STRATEGY, M_DRY_RUN, M_RESTART, M_PATHS, M_UNITS, M_LIMIT,
-              M_OFFSET, M_BYTES, M_TOTALS };
+              M_OFFSET, M_BYTES, M_TOTALS, M_RATE, M_WHAT };
 #define BIT(m) (1u << (m))
 
 static const char *const member_names[] = {
     [M_PATCH] = "patch", [M_STRATEGY] = "strategy", [M_DRY_RUN] = "dry_run",
     [M_RESTART] = "restart", [M_PATHS] = "paths", [M_UNITS] = "units",
     [M_LIMIT] = "limit", [M_OFFSET] = "offset", [M_BYTES] = "bytes",
-    [M_TOTALS] = "totals",
+    [M_TOTALS] = "totals", [M_RATE] = "rate", [M_WHAT] = "what",
 };
 
 static const struct {
@@ -32,7 +33,7 @@ static const struct {
       BIT(M_PATCH) | BIT(M_STRATEGY) | BIT(M_DRY_RUN) | BIT(M_RESTART) },
     { "rollback", HV_CMD_ROLLBACK,
       BIT(M_PATCH) | BIT(M_STRATEGY) | BIT(M_DRY_RUN) | BIT(M_RESTART) },
-    { "cancel", HV_CMD_CANCEL, 0 },
+    { "cancel", HV_CMD_CANCEL, BIT(M_WHAT) },
     { "users", HV_CMD_USERS, 0 },
     { "flush", HV_CMD_FLUSH, BIT(M_PATHS) },
     { "restart", HV_CMD_RESTART, BIT(M_UNITS) },
@@ -40,6 +41,7 @@ static const struct {
     { "map", HV_CMD_MAP,
       BIT(M_OFFSET) | BIT(M_BYTES) | BIT(M_LIMIT) | BIT(M_TOTALS) },
     { "metrics", HV_CMD_METRICS, 0 },
+    { "check", HV_CMD_CHECK, BIT(M_RATE) },
 };
 
 static int take_bool(const json_t *v, const char *key, bool *out,
@@ -121,6 +123,17 @@ static int take_bytes(const json_t *v, const char *key, uint64_t *out,
     return 0;
 }
 
+static int take_what(const json_t *v, struct hv_request *out,
+                     struct bs_err *err)
+{
+    const char *what = json_is_string(v) ? json_string_value(v) : "";
+
+    out->of_check = strcmp(what, "check") == 0;
+    if (!out->of_check && strcmp(what, "job") != 0)
+        return bs_fail(err, EINVAL, "\"what\" is \"job\" or \"check\"");
+    return 0;
+}
+
 static int take_member(const char *key, const json_t *v, unsigned may,
                        unsigned *seen, struct hv_request *out,
                        struct bs_err *err)
@@ -152,6 +165,13 @@ static int take_member(const char *key, const json_t *v, unsigned may,
         return take_bytes(v, key, &out->bytes, err);
     case M_TOTALS:
         return take_bool(v, key, &out->totals, err);
+    case M_RATE:
+        if (json_integer_value(v) > HV_CHECK_RATE_MAX)
+            return bs_fail(err, EINVAL, "\"rate\" is at most %lld",
+                           HV_CHECK_RATE_MAX);
+        return take_bytes(v, key, &out->rate_bytes, err);
+    case M_WHAT:
+        return take_what(v, out, err);
     default:
         return bs_fail(err, EINVAL, "this command has no member \"%.64s\"", key);
     }
@@ -179,6 +199,7 @@ int hv_request_decode(const json_t *obj, struct hv_request *out,
     out->cmd = commands[c].cmd;
     out->limit = out->cmd == HV_CMD_MAP ? HV_MAP_LIMIT : LOG_DEFAULT;
     out->apply.rollback = out->cmd == HV_CMD_ROLLBACK;
+    out->rate_bytes = HV_CHECK_RATE;
     json_object_foreach((json_t *)(uintptr_t)obj, key, v) {
         if (strcmp(key, "id") == 0 || strcmp(key, "cmd") == 0)
             continue;

@@ -21,6 +21,7 @@ enum hv_cmd {
     HV_CMD_LOG,
     HV_CMD_MAP,
     HV_CMD_METRICS,
+    HV_CMD_CHECK,
 };
 
 struct hv_request {
@@ -32,6 +33,8 @@ struct hv_request {
     size_t limit;                  /* LOG, MAP */
     uint64_t offset, bytes;        /* MAP */
     bool has_bytes, totals;
+    uint64_t rate_bytes; /* CHECK: a second; 0 = no limit */
+    bool of_check;       /* CANCEL */
 };
 
 /* A member that the command does not know is an error: somebody who writes

@@ -28,6 +28,26 @@ struct job {
     atomic_bool cancel, committed;
 };
 
+/* The check that is under way, or was last. */
+struct worker_check {
+    /* Set before its thread starts. */
+    uint64_t client, rate_bytes;
+    json_int_t id;
+
+    atomic_bool cancel;
+
+    /* Its thread's alone, while it runs. */
+    json_t *findings; /* array */
+    int64_t last_event_ms;
+
+    /* Guarded by the worker's lock. */
+    pthread_t thread;
+    bool started; /* to be joined */
+    bool running;
+    const char *part; /* a constant */
+    uint64_t done, total, n_findings;
+};
+
 struct hv_worker {
     /* Set before the threads start, never changed. */
     struct bstore *store;
@@ -47,6 +67,8 @@ struct hv_worker {
     struct hv_link *link;
     int64_t last_event_ms;
 
+    pthread_mutex_t history_lock; /* one appends; across that I/O */
+
     /* Lock order: lock before the control server's own. */
     pthread_mutex_t lock; /* guards the fields below; never across I/O */
     struct job *running, *queue;
@@ -55,6 +77,7 @@ struct hv_worker {
     /* What status tells, as the job thread saw it last. */
     json_t *applied; /* array */
     struct bstore_digest current;
+    struct worker_check check;
     bool agent_up;
     struct hv_hello hello;
     char problem[160], note[256];
@@ -71,7 +94,15 @@ int worker_map(struct hv_worker *w, const struct hv_request *req, json_t **out,
 /* worker-metrics.c: the same */
 int worker_metrics(struct hv_worker *w, json_t **out, struct bs_err *err);
 
+/* worker-check.c */
+int worker_check_start(struct hv_worker *w, uint64_t client,
+                       const struct hv_request *req, struct bs_err *err);
+int worker_check_cancel(struct hv_worker *w, struct bs_err *err);
+json_t *worker_check_status_locked(struct hv_worker *w);
+void worker_check_end(struct hv_worker *w);
+
 /* worker-job.c */
+int worker_history(struct hv_worker *w, const json_t *entry, struct bs_err *err);
 void *worker_job_thread(void *arg);
 void worker_request(void *opaque, uint64_t client, json_t *obj);
 const char *worker_cmd_name(enum hv_cmd cmd);

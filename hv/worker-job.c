@@ -26,7 +26,7 @@ const char *worker_cmd_name(enum hv_cmd cmd)
         [HV_CMD_CANCEL] = "cancel",     [HV_CMD_USERS] = "users",
         [HV_CMD_FLUSH] = "flush",       [HV_CMD_RESTART] = "restart",
         [HV_CMD_LOG] = "log",           [HV_CMD_MAP] = "map",
-        [HV_CMD_METRICS] = "metrics",
+        [HV_CMD_METRICS] = "metrics",   [HV_CMD_CHECK] = "check",
     };
 
     return names[cmd];
@@ -163,6 +163,16 @@ static json_t *history_entry(struct hv_worker *w, const struct job *job,
     return e;
 }
 
+int worker_history(struct hv_worker *w, const json_t *entry, struct bs_err *err)
+{
+    int r;
+
+    pthread_mutex_lock(&w->history_lock);
+    r = hv_history_append(bstore_volume_dirfd(w->volume), entry, err);
+    pthread_mutex_unlock(&w->history_lock);
+    return r;
+}
+
 static void write_history(struct hv_worker *w, const struct job *job,
                           const json_t *report, int r, const struct bs_err *err)
 {
@@ -172,7 +182,7 @@ static void write_history(struct hv_worker *w, const struct job *job,
     if (job->req.apply.dry_run)
         return;
     entry = history_entry(w, job, report, r, err);
-    if (hv_history_append(bstore_volume_dirfd(w->volume), entry, &e) < 0)
+    if (worker_history(w, entry, &e) < 0)
         bs_log(BS_LOG_ERR, "worker", "%s", e.text);
     json_decref(entry);
 }
@@ -494,7 +504,16 @@ void worker_request(void *opaque, uint64_t client, json_t *obj)
         tell_log(w, client, &req);
         break;
     case HV_CMD_CANCEL:
-        cancel(w, client, req.id);
+        if (!req.of_check) {
+            cancel(w, client, req.id);
+            break;
+        }
+        r = worker_check_cancel(w, &err);
+        answer_result(w, client, req.id, r, NULL, &err);
+        break;
+    case HV_CMD_CHECK:
+        if (worker_check_start(w, client, &req, &err) < 0)
+            answer_error(w, client, req.id, &err);
         break;
     case HV_CMD_MAP:
         r = worker_map(w, &req, &out, &err);

@@ -181,13 +181,14 @@ json_t *worker_status(struct hv_worker *w)
                          image);
     pthread_mutex_lock(&w->lock);
     bstore_digest_to_hex(&w->current, current);
-    st = json_pack("{s:s, s:i, s:s, s:I, s:b, s:s, s:s, s:o, s:o, s:o, s:s, s:o}",
+    st = json_pack("{s:s, s:i, s:s, s:I, s:b, s:s, s:s, s:o, s:o, s:o, s:o, s:s, s:o}",
                    "volume", bstore_volume_name(w->volume), "pid", (int)getpid(),
                    "version", BLKSUB_VERSION, "size_bytes",
                    (json_int_t)bstore_volume_size_bytes(w->volume), "read_only",
                    (int)w->read_only, "image", image, "current", current,
                    "agent", agent_json_locked(w), "applied",
-                   json_deep_copy(w->applied), "job", job_json_locked(w), "note",
+                   json_deep_copy(w->applied), "job", job_json_locked(w), "check",
+                   worker_check_status_locked(w), "note",
                    w->note, "stats", stats);
     pthread_mutex_unlock(&w->lock);
     return st;

@@ -35,6 +35,7 @@ int hv_worker_open(const struct hv_worker_config *config,
     if (!w)
         return bs_fail(err, ENOMEM, "worker: no memory");
     pthread_mutex_init(&w->lock, NULL);
+    pthread_mutex_init(&w->history_lock, NULL);
     w->read_only = config->read_only;
     w->start_time = time(NULL);
     w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -96,6 +97,7 @@ void hv_worker_close(struct hv_worker *w)
         (void)!write(w->wake_fd, &one, sizeof(one));
         pthread_join(w->thread, NULL);
     }
+    worker_check_end(w);
     hv_control_stop(w->control);
     worker_free_jobs(w);
     hv_link_free(w->link);
@@ -107,6 +109,7 @@ void hv_worker_close(struct hv_worker *w)
     if (w->wake_fd >= 0)
         close(w->wake_fd);
     pthread_mutex_destroy(&w->lock);
+    pthread_mutex_destroy(&w->history_lock);
     free(w);
 }
 

@@ -89,6 +89,11 @@ static void print_table(const json_t *list)
         snprintf(patch, sizeof(patch), "%.12s", text_of(e, "patch"));
         if (error)
             snprintf(result, sizeof(result), "failed: %s", text_of(error, "text"));
+        else if (json_integer_value(json_object_get(e, "n_findings")) > 0)
+            snprintf(result, sizeof(result), "%s, %lld places",
+                     text_of(e, "outcome"),
+                     (long long)json_integer_value(
+                         json_object_get(e, "n_findings")));
         else if (out > 0)
             snprintf(result, sizeof(result), "%s, %lld of %lld groups left out",
                      text_of(e, "outcome"), (long long)out,

@@ -9,6 +9,7 @@
 #include "hv-client.h"
 #include "jobs.h"
 #include "status.h"
+#include "volume.h"
 
 #define LIMIT_MS 30000
 #define USERS_LIMIT_MS 60000
@@ -45,7 +46,7 @@ static json_t *volume_status(struct bstore *store,
 {
     char image[BSTORE_DIGEST_HEX], current[BSTORE_DIGEST_HEX];
     struct hv_client *client = NULL;
-    json_t *v, *status = NULL, *users;
+    json_t *v, *status = NULL, *users, *check;
     struct bs_err err = { 0 };
     int r;
 
@@ -73,6 +74,8 @@ static json_t *volume_status(struct bstore *store,
                json_is_true(json_object_get(v, "served"))) {
         json_object_set_new(v, "error", json_string(err.text));
     }
+    check = volume_last_check(store, info->name);
+    json_object_set_new(v, "last_check", check ? check : json_null());
     json_decref(status);
     hv_client_close(client);
     return v;
@@ -251,7 +254,9 @@ static void print_detail(struct bstore *store, const json_t *v)
 {
     const json_t *users = json_object_get(v, "users");
     const char *note = text_of(json_object_get(v, "status"), "note");
+    const json_t *check = json_object_get(v, "last_check");
     json_t *one = json_array();
+    char text[256];
 
     json_array_append(one, (json_t *)(uintptr_t)v);
     print_overview(store, one);
@@ -259,6 +264,9 @@ static void print_detail(struct bstore *store, const json_t *v)
     putchar('\n');
     print_agent(v);
     print_patches(v);
+    printf("checked   %s\n",
+           volume_check_text(json_is_object(check) ? check : NULL, text,
+                             sizeof(text)));
     if (note[0])
         printf("note      %s\n", note);
     if (json_object_get(v, "error"))

@@ -146,6 +146,7 @@ int cmd_volume(struct cmd_ctx *ctx, int argc, char **argv)
         { "list", volume_list },
         { "show", volume_show },
         { "map", volume_map },
+        { "check", volume_check },
         { "remove", volume_remove },
         { "export", volume_export },
         { NULL, NULL },
@@ -153,5 +154,6 @@ int cmd_volume(struct cmd_ctx *ctx, int argc, char **argv)
 
     return cmd_run_sub(ctx, argc, argv, subs,
                        "blksub volume create NAME --image IMAGE | list | "
-                       "show NAME | map NAME | remove NAME | export NAME OUT");
+                       "show NAME | map NAME | check NAME | remove NAME | "
+                       "export NAME OUT");
 }

@@ -25,6 +25,7 @@ enum cmd_exit {
     CMD_BUSY = 8,        /* in use, or another job is under way */
     CMD_NO_SPACE = 9,    /* host or guest is full */
     CMD_CANCELED = 10,   /* Ctrl-C; everything is as it was */
+    CMD_DAMAGED = 11,    /* a check found damage */
 };
 
 struct cmd_ctx {

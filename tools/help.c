@@ -63,18 +63,21 @@ static const char volume_text[] =
     "       blksub volume list\n"
     "       blksub volume show NAME\n"
     "       blksub volume map NAME [--offset N] [--length N]\n"
+    "       blksub volume check NAME [--rate MIB]\n"
     "       blksub volume remove NAME\n"
     "       blksub volume export NAME OUT [--format raw|qcow2] [--compress]\n"
     "\n"
     "A volume is one guest's disk: a golden image, the patches applied to it, and\n"
     "what the guest wrote. show says where its bytes come from and what room it\n"
     "takes, map where every block comes from. export writes its present content\n"
-    "to the file OUT.\n"
+    "to the file OUT. check looks for damage in all that the volume is made of,\n"
+    "also while it is served; exit code 11: there is some.\n"
     "\n"
     "  -i, --image IMAGE   the golden image: name or digest\n"
     "  -s, --size SIZE     as 20G; not below the image's size, which is default\n"
     "      --offset N      map: begin there; bytes, or as 64K, 1.5G\n"
     "      --length N      map: so many bytes\n"
+    "      --rate MIB      check: read at most so much in a second; 0 = no limit\n"
     "  -f, --format FORMAT raw or qcow2; default: qcow2 if OUT ends with .qcow2\n"
     "  -c, --compress      a compressed qcow2\n";
 
@@ -209,5 +212,6 @@ void help_all(FILE *f)
           "\n"
           "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 not found,\n"
           "4 refused (malformed, signature), 5 wrong base or older, 6 done in part\n"
-          "(conflicts), 7 no worker or agent, 8 busy, 9 no space, 10 canceled.\n", f);
+          "(conflicts), 7 no worker or agent, 8 busy, 9 no space, 10 canceled,\n"
+          "11 damage found.\n", f);
 }

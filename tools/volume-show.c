@@ -24,6 +24,7 @@ struct show {
     bool served;
     json_int_t pid;      /* of the worker; 0: it did not say */
     json_t *applied;     /* array, or NULL: not known */
+    json_t *check;       /* the last one; NULL: none */
     struct hv_origin_totals totals;
     struct bs_err why;   /* code 0: totals are known */
 };
@@ -213,6 +214,8 @@ static void show_json(const struct show *s)
                   (json_int_t)s->space.shared_bytes, "frees_bytes",
                   (json_int_t)frees(s)));
     json_object_set_new(obj, "stands_on", stands_on_json(s));
+    json_object_set_new(obj, "last_check",
+                        s->check ? json_incref(s->check) : json_null());
     cmd_print_json(obj);
 }
 
@@ -304,7 +307,7 @@ static void show_text(const struct show *s)
 {
     const struct bstore_volume_info *info = &s->info;
     char image[64], current[64], size[24], data[24], log[24], other[24],
-        shared[24], free_text[24], when[24], served[64] = "no";
+        shared[24], free_text[24], when[24], check[256], served[64] = "no";
 
     if (s->served && s->pid)
         snprintf(served, sizeof(served), "yes, by process %lld",
@@ -328,8 +331,10 @@ static void show_text(const struct show *s)
     printf("\n"
            "created  %s UTC\n"
            "served   %s\n"
+           "checked  %s\n"
            "patches  %" PRIu32 "\n",
-           cmd_time(info->created, when), served, info->n_applied);
+           cmd_time(info->created, when), served,
+           volume_check_text(s->check, check, sizeof(check)), info->n_applied);
     print_applied(s);
     print_origins(s);
     print_stands_on(s);
@@ -350,6 +355,8 @@ int volume_show(struct cmd_ctx *ctx, int argc, char **argv)
     r = bstore_volume_find(s.store, argv[optind], &s.info, &err);
     if (r == 0)
         r = learn(&s, &err);
+    if (r == 0)
+        s.check = volume_last_check(s.store, s.info.name);
     if (r < 0)
         r = cmd_fail(ctx, &err);
     else if (ctx->json)
@@ -358,6 +365,7 @@ int volume_show(struct cmd_ctx *ctx, int argc, char **argv)
         show_text(&s);
     free(s.totals.list);
     json_decref(s.applied);
+    json_decref(s.check);
     bstore_usage_free(s.usage);
     bstore_close(s.store);
     return r;

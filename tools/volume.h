@@ -6,12 +6,18 @@
 #include "bstore-volume.h"
 #include "cmd.h"
 
+cmd_fn volume_check;  /* volume-check.c */
 cmd_fn volume_export; /* volume-export.c */
 cmd_fn volume_map;    /* volume-map.c */
 cmd_fn volume_show;   /* volume-show.c */
 
 /* What list and show have in common; given. */
 json_t *volume_json(const struct bstore_volume_info *info);
+
+/* What the volume's history says of its last check (given), or NULL; and that
+ * in some words, in buf. */
+json_t *volume_last_check(struct bstore *store, const char *name);
+const char *volume_check_text(const json_t *last, char *buf, size_t cap);
 
 /* The name of an image or a patch in this store, else its first digits; buf has
  * at least 128 bytes.  Cleaned. */

@@ -128,6 +128,9 @@ test_usage() {
     refused 2 volume create v
     refused 2 volume create --image
     refused 2 volume export v
+    refused 2 volume check
+    refused 2 volume check v surplus
+    refused 2 volume check v --rate
     refused 2 keygen
     refused 2 keygen -o ''
     refused 2 trust add
@@ -252,6 +255,14 @@ test_volumes() {
     refused 2 volume map w --offset some
     refused 3 volume map none
     refused 2 volume map
+    json 0 '.outcome == "clean" and .volume == "v" and .images == 1 and (.findings | length == 0)' \
+        volume check v --rate 0
+    expect 0 volume check v && [[ $out == "v: no damage: 1 image, 0 patches, "* ]] || fail "check: $out"
+    json 0 '.last_check.outcome == "clean"' volume show v
+    json 0 '.last_check == null' volume show w
+    json 3 '.error.code == "ENOENT"' volume check none
+    refused 2 volume check v --rate -1
+    refused 2 volume check v --rate 1M
     # Export: raw and sparse, qcow2, never over a file.
     expect 0 volume export v "$tmp/v.raw"
     qemu-img compare -q "$tmp/v.raw" "$tmp/a.qcow2" || fail "export differs from the image"
@@ -362,7 +373,7 @@ test_completion() {
     expect 0 volume create web2 --image golden
     completes "image" blksub im
     completes "--store" blksub --s
-    completes "create export list map remove show" blksub volume ""
+    completes "check create export list map remove show" blksub volume ""
     completes "web1 web2" blksub volume show ""
     completes "golden" blksub volume create x --image g
     completes "golden" blksub image show g
@@ -378,7 +389,7 @@ test_completion() {
     for c in $commands; do
         offered=$(complete_words blksub "$c" --)
         [[ $c != image ]] || offered=$(complete_words blksub image import --)
-        [[ $c != volume ]] || offered="$(for sub in create export map; do complete_words blksub volume $sub --; done | xargs)"
+        [[ $c != volume ]] || offered="$(for sub in create check export map; do complete_words blksub volume $sub --; done | xargs)"
         for opt in $(options_in <"$tmp/help.$c"); do
             [[ " $offered " == *" $opt "* ]] || fail "completion of $c does not offer $opt: $offered"
         done

@@ -132,6 +132,12 @@ START_TEST(requests_that_are_wrong_are_refused_and_nothing_else)
         "{\"id\":1,\"cmd\":\"restart\",\"units\":[\"\"]}",
         "{\"id\":1,\"cmd\":\"flush\",\"paths\":{}}",
         "{\"id\":1,\"cmd\":\"log\",\"limit\":0}",
+        "{\"id\":1,\"cmd\":\"check\",\"rate\":-1}",
+        "{\"id\":1,\"cmd\":\"check\",\"rate\":\"1\"}",
+        "{\"id\":1,\"cmd\":\"check\",\"rate\":1125899906842625}",
+        "{\"id\":1,\"cmd\":\"check\",\"paths\":[]}",
+        "{\"id\":1,\"cmd\":\"cancel\",\"what\":\"all\"}",
+        "{\"id\":1,\"cmd\":\"cancel\",\"what\":1}",
         "{\"id\":1,\"cmd\":\"log\",\"limit\":1e99}",
         "{\"id\":1,\"cmd\":\"apply\",\"patch\":"
         "\"0000000000000000000000000000000000000000000000000000000000000000\","
@@ -307,6 +313,159 @@ START_TEST(the_same_job_is_joined_another_is_refused_and_the_first_may_leave)
 }
 END_TEST
 
+/* ---- checks ---- */
+
+static json_t *rate_member(json_int_t rate)
+{
+    return json_pack("{s:I}", "rate", rate);
+}
+
+static bool is_checking(struct hv_client *c)
+{
+    json_t *a;
+    bool there;
+
+    ok(hv_client_call(c, "status", NULL, NULL, NULL, 10000, &a, &err));
+    there = json_is_object(json_object_get(a, "check"));
+    json_decref(a);
+    return there;
+}
+
+static void wait_for_check(struct hv_client *c, bool there)
+{
+    while (is_checking(c) != there)
+        usleep(1000);
+}
+
+/* How many lines the history has, and the last of them (borrowed). */
+static size_t history(json_t **list, json_t **last)
+{
+    size_t n;
+
+    ok(hv_history_read(bstore_volume_dirfd(hv_worker_volume(w)), 100, list, &err));
+    n = json_array_size(*list);
+    *last = n ? json_array_get(*list, n - 1) : NULL;
+    return n;
+}
+
+static void count_damage(void *opaque, const json_t *event)
+{
+    const char *what = json_string_value(json_object_get(event, "event"));
+
+    if (strcmp(what, "damage") == 0) {
+        ck_assert(json_is_object(json_object_get(event, "finding")));
+        ++*(unsigned *)opaque;
+    } else {
+        ck_assert_str_eq(what, "progress");
+        ck_assert_ptr_nonnull(json_object_get(event, "n_findings"));
+    }
+}
+
+/* A bit of the golden image's block blk. */
+static void flip_image(uint64_t blk)
+{
+    char hex[BSTORE_DIGEST_HEX], path[256];
+    uint8_t b;
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/store/images/%s/data", h.fix.dir,
+             bstore_digest_to_hex(&h.fix.image, hex));
+    ck_assert_int_eq(chmod(path, 0600), 0);
+    fd = open(path, O_RDWR);
+    ck_assert_int_eq(pread(fd, &b, 1, (off_t)(blk * BLK)), 1);
+    b ^= 1;
+    ck_assert_int_eq(pwrite(fd, &b, 1, (off_t)(blk * BLK)), 1);
+    close(fd);
+}
+
+START_TEST(a_check_says_what_it_finds_and_the_history_keeps_it)
+{
+    struct hv_client *c = client();
+    json_t *a = NULL, *res, *list, *last;
+    unsigned n = 0;
+
+    ok(hv_client_call(c, "check", rate_member(0), count_damage, &n, 60000, &a,
+                      &err));
+    res = json_object_get(a, "result");
+    ck_assert_str_eq(json_string_value(json_object_get(res, "outcome")), "clean");
+    ck_assert_int_gt(json_integer_value(json_object_get(res, "read_bytes")), 0);
+    json_decref(a);
+    ck_assert_uint_eq(n, 0);
+    ck_assert_uint_eq(history(&list, &last), 1);
+    ck_assert_str_eq(json_string_value(json_object_get(last, "what")), "check");
+    json_decref(list);
+    flip_image(700);
+    ok(hv_client_call(c, "check", NULL, count_damage, &n, 60000, &a, &err));
+    res = json_object_get(a, "result");
+    ck_assert_str_eq(json_string_value(json_object_get(res, "outcome")),
+                     "damaged");
+    ck_assert_uint_eq(json_array_size(json_object_get(res, "findings")), 1);
+    ck_assert_int_eq(json_integer_value(json_object_get(json_array_get(
+                         json_object_get(res, "findings"), 0), "block")), 700);
+    json_decref(a);
+    ck_assert_uint_eq(n, 1);
+    ck_assert_uint_eq(history(&list, &last), 2);
+    ck_assert_str_eq(json_string_value(json_object_get(last, "outcome")),
+                     "damaged");
+    json_decref(list);
+    hv_client_close(c);
+}
+END_TEST
+
+START_TEST(an_apply_does_not_wait_for_a_check_and_one_check_runs_at_a_time)
+{
+    struct hv_client *slow = client(), *c = client();
+    json_t *a = NULL, *list, *last;
+    struct bs_err e;
+    json_int_t id;
+
+    ck_assert_int_eq(hv_client_call(c, "cancel", json_pack("{s:s}", "what",
+                                                           "check"),
+                                    NULL, NULL, 10000, &a, &e), -ENOENT);
+    ok(hv_client_send(slow, "check", rate_member(4096), &id, &err));
+    wait_for_check(c, true);
+    ck_assert_int_eq(hv_client_call(c, "check", NULL, NULL, NULL, 10000, &a, &e),
+                     -EBUSY);
+    ok(hv_client_call(c, "apply", patch_member(), NULL, NULL, 60000, &a, &err));
+    json_decref(a);
+    ck_assert(is_checking(c)); /* at this rate it takes an hour */
+    ck_assert_int_eq(hv_client_call(c, "cancel", NULL, NULL, NULL, 10000, &a, &e),
+                     -ENOENT); /* there is no job */
+    ok(hv_client_call(c, "cancel", json_pack("{s:s}", "what", "check"), NULL, NULL,
+                      10000, &a, &err));
+    json_decref(a);
+    a = answer_of(slow, id);
+    ck_assert_int_eq(hv_client_result(a, &e), -ECANCELED);
+    json_decref(a);
+    wait_for_check(c, false);
+    /* It had found nothing; the apply has its line. */
+    ck_assert_uint_eq(history(&list, &last), 1);
+    ck_assert_str_eq(json_string_value(json_object_get(last, "what")), "apply");
+    json_decref(list);
+    hv_client_close(slow);
+    hv_client_close(c);
+}
+END_TEST
+
+START_TEST(a_check_ends_with_its_client_and_with_its_worker)
+{
+    struct hv_client *slow = client(), *c = client();
+    json_int_t id;
+
+    ok(hv_client_send(slow, "check", rate_member(4096), &id, &err));
+    wait_for_check(c, true);
+    hv_client_close(slow);
+    wait_for_check(c, false);
+    slow = client();
+    ok(hv_client_send(slow, "check", rate_member(4096), &id, &err));
+    wait_for_check(c, true);
+    hv_client_close(c);
+    hv_worker_close(w); /* while it is under way */
+    w = NULL;
+    hv_client_close(slow);
+}
+END_TEST
+
 START_TEST(cancel_ends_the_job_and_says_so)
 {
     struct hv_client *c = client(), *other = client();
@@ -428,6 +587,9 @@ int main(void)
     tcase_add_test(t, more_clients_than_are_served_wait_their_turn);
     tcase_add_test(t, apply_status_users_log_and_rollback);
     tcase_add_test(t, the_same_job_is_joined_another_is_refused_and_the_first_may_leave);
+    tcase_add_test(t, a_check_says_what_it_finds_and_the_history_keeps_it);
+    tcase_add_test(t, an_apply_does_not_wait_for_a_check_and_one_check_runs_at_a_time);
+    tcase_add_test(t, a_check_ends_with_its_client_and_with_its_worker);
     tcase_add_test(t, cancel_ends_the_job_and_says_so);
     tcase_add_test(t, a_worker_that_ends_in_the_middle_undoes_and_answers);
     tcase_add_test(t, who_is_not_served_or_not_there_is_told_apart);
