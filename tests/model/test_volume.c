@@ -322,6 +322,7 @@ static void do_resize(void)
         vm_fini(&m);
         vm_init(&m, &f);
         memset(loose, 0, sizeof(loose));
+        memset(has_sum, 0, sizeof(has_sum));
         m.blks = IMAGE_BLKS;
         return;
     }
@@ -364,6 +365,7 @@ static void do_hold(void)
         bstore_volume_resume(v);
     pthread_join(t, NULL);
     vm_write(&m, v, buf, 5000, off);
+    touched(5000, off);
 }
 
 /* By copying; FICLONE and copy_file_range are in unit/blockstore. */
