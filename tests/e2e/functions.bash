@@ -128,6 +128,15 @@ expect() {
     [ "$want" = 0 ] || [ -s "$W/said" ] || fail "failed without a word: $*"
 }
 
+# flip_bit FILE BYTE: turns one bit of it.
+flip_bit() {
+    local was
+    chmod u+w "$1"
+    was=$(od -An -tu1 -j "$2" -N 1 "$1")
+    printf '%b' "\\x$(printf %02x $((was ^ 16)))" |
+        dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+
 # ---- images and store ------------------------------------------------------
 
 # tiny_pair [option of make-tiny...]: $W/img/v1.qcow2 and v2.qcow2, imported

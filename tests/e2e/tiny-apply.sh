@@ -7,7 +7,25 @@ here=$(dirname "$0")
 . "$here/functions.bash"
 requires_guests
 
-for run in mbr:auto none:token gpt:copy; do
+# Turns a bit in a block of the pool that the disk of g reads from, and back.
+pool_is_checked() {
+    local run id off pool
+    run=$(blksub --json volume map g | jq -c 'select(.patch != null and .offset != null)' | head -n 1)
+    id=$(jq -r .patch <<<"$run")
+    off=$(jq -r .offset <<<"$run")
+    pool=$BLKSUB_STORE/patches/$id/pool
+    expect 0 blksub volume check g --rate 0
+    flip_bit "$pool" $((off + 7))
+    expect 11 blksub --json volume check g --rate 0
+    jq -e --argjson at "$(jq .start <<<"$run")" --argjson off "$off" --arg path "patches/$id/pool" '
+        .n_findings == 1 and (.findings[0] | .part == "pool" and .path == $path and
+            .offset == $off and .bytes == 4096 and (.file | startswith("/")) and
+            any(.guest[]; .offset == $at))' "$W/said" >/dev/null || fail "$(cat "$W/said")"
+    flip_bit "$pool" $((off + 7))
+    expect 0 blksub volume check g --rate 0
+}
+
+for run in ${RUNS:-mbr:auto none:token gpt:copy}; do
     table=${run%:*} strategy=${run#*:}
     say "disk: $table, strategy: $strategy"
     rm -rf "$W/img" "$BLKSUB_STORE" "$W"/key.* "$W/p1" "$W/g"
@@ -61,6 +79,11 @@ for run in mbr:auto none:token gpt:copy; do
     diff -u "$W/status.want" "$W/status.got" || fail "the package database differs"
     [ "$(file_of "$W/g.raw" /root/mine)" = mine ] || fail "the guest lost its own file"
     rm -f "$W/g.raw" "$W/v2.raw"
+
+    if [ "$strategy" != copy ]; then
+        say "damage in the patch's pool is named with its file"
+        pool_is_checked
+    fi
 
     say "the worker starts again, the guest boots on it, roll back"
     stop_worker g

@@ -17,15 +17,6 @@ digest=$(blksub --json image show golden | jq -r .digest)
 uri="nbd+unix:///?socket=$W/v/nbd.sock"
 vol=$BLKSUB_STORE/volumes/v
 
-# flip FILE BYTE: turns one bit of it.
-flip() {
-    local was
-    chmod u+w "$1"
-    was=$(od -An -tu1 -j "$2" -N 1 "$1")
-    printf "%b" "\\x$(printf %02x $((was ^ 16)))" |
-        dd of="$1" bs=1 seek="$2" conv=notrunc status=none
-}
-
 # check WANT [option...]: exit code WANT; the answer is in $W/check.json
 check() {
     local want=$1 r=0
@@ -129,7 +120,7 @@ qemu-io -f raw -c "write -P 0x33 5M 1M" -c flush "$uri" >/dev/null
 check 0
 
 say "a bit in each file, served"
-flip "$BLKSUB_STORE/images/$digest/data" $((100 * 4096 + 5))
+flip_bit "$BLKSUB_STORE/images/$digest/data" $((100 * 4096 + 5))
 check 11
 found image "images/$digest/data" $((100 * 4096))
 is '.findings[0].block == 100 and (.findings[0].guest | type) == "array"'
@@ -138,24 +129,24 @@ blksub volume check v >"$W/text" || r=$?
 [ $r = 11 ] || fail "text: exit code $r"
 grep -q "^image .*images/${digest:0:12}/data .*0x64000 " "$W/text" || fail "$(cat "$W/text")"
 grep -q 'What to do: ' "$W/text" || fail "$(cat "$W/text")"
-flip "$BLKSUB_STORE/images/$digest/data" $((100 * 4096 + 5))
-flip "$BLKSUB_STORE/images/$digest/digests" $((50 * 32))
+flip_bit "$BLKSUB_STORE/images/$digest/data" $((100 * 4096 + 5))
+flip_bit "$BLKSUB_STORE/images/$digest/digests" $((50 * 32))
 check 11
 found image "images/$digest/digests" $((50 * 32))
-flip "$BLKSUB_STORE/images/$digest/digests" $((50 * 32))
-flip "$vol/log" 90
+flip_bit "$BLKSUB_STORE/images/$digest/digests" $((50 * 32))
+flip_bit "$vol/log" 90
 check 11
 found log volumes/v/log 90
-flip "$vol/log" 90
-flip "$vol/meta.json" 0
+flip_bit "$vol/log" 90
+flip_bit "$vol/meta.json" 0
 check 11
 found meta volumes/v/meta.json 0
-flip "$vol/meta.json" 0
-flip "$vol/data" $(((5 << 20) + 9000))
+flip_bit "$vol/meta.json" 0
+flip_bit "$vol/data" $(((5 << 20) + 9000))
 check 11
 found data volumes/v/data $(((5 << 20) + 9000))
 is '.findings[0].guest[0].offset == 5251072 and (.findings[0].what | test("without a write"))'
-flip "$vol/sums" $((4096 + 100)) # of another chunk
+flip_bit "$vol/sums" $((4096 + 100)) # of another chunk
 check 11
 is '.n_findings == 2 and any(.findings[]; .part == "sums")'
 
@@ -177,7 +168,7 @@ is '.compared_bytes == .own_bytes and .own_bytes > 0'
 blksub volume show v | grep -q '^checked  .*: no damage' || fail "show"
 
 say "damage while nobody has it, and kill -9"
-flip "$vol/data" $((5 << 20))
+flip_bit "$vol/data" $((5 << 20))
 check 11
 found data volumes/v/data $((5 << 20))
 start_worker v
@@ -193,7 +184,7 @@ stop_worker v
 
 say "a volume that cannot be opened"
 cp "$vol/log" "$W/log"
-flip "$vol/log" 80
+flip_bit "$vol/log" 80
 check 11
 found log volumes/v/log 80
 cp "$W/log" "$vol/log"
