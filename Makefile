@@ -55,6 +55,7 @@ PROGS :=
 include overlay-map/module.mk
 include blockstore/module.mk
 include hv/module.mk
+include hv/xen/module.mk
 include guest-agent/module.mk
 include tools/module.mk
 
@@ -62,7 +63,7 @@ define recurse_uses
 $(sort $(foreach u,$($(1)_USES),$(u) $(call recurse_uses,$(u))))
 endef
 define link_order
-$(foreach m,tools hv bstore agent omap,$(filter $(m),$(1) $(call recurse_uses,$(1))))
+$(foreach m,tools hvxen hv bstore agent omap,$(filter $(m),$(1) $(call recurse_uses,$(1))))
 endef
 pkg_cflags = $(if $(1),$(shell $(PKG_CONFIG) --cflags $(1) 2>/dev/null))
 pkg_libs = $(if $(1),$(shell $(PKG_CONFIG) --libs $(1) 2>/dev/null))

@@ -9,12 +9,13 @@
 mod_of_overlay-map := omap
 mod_of_blockstore := bstore
 mod_of_hv := hv
+mod_of_hv-xen := hvxen
 mod_of_guest-agent := agent
 mod_of_tools := tools
 
 T := $(B)/tests
 TEST_INC := -Itests -Ioverlay-map/include -Iblockstore/include -Ihv/include \
-	-Iguest-agent/include
+	-Ihv/xen/include -Iguest-agent/include
 TEST_PKGS := check
 TEST_BINS :=
 
@@ -28,9 +29,9 @@ $(T)/$(1:tests/%.c=%): $(B)/obj/$(1:.c=.o) $(call libs_of,$(2))
 TEST_BINS += $(T)/$(1:tests/%.c=%)
 endef
 
-$(foreach f,overlay-map blockstore hv guest-agent tools,\
+$(foreach f,overlay-map blockstore hv hv-xen guest-agent tools,\
   $(foreach s,$(wildcard tests/unit/$(f)/test_*.c),\
-    $(eval $(call test_prog,$(s),$(mod_of_$(f)),-I$(f)))))
+    $(eval $(call test_prog,$(s),$(mod_of_$(f)),-I$($(mod_of_$(f))_DIR)))))
 $(foreach s,$(wildcard tests/model/test_*.c tests/fault/test_*.c),\
   $(eval $(call test_prog,$(s),bstore,-Iblockstore)))
 
@@ -80,7 +81,7 @@ $(T)/bench/switch_plugin.so: $(B)/obj/tests/bench/switch_plugin.o $(call libs_of
 BENCH_BINS += $(T)/bench/switch_plugin.so
 
 # Every public header compiles alone.
-HEADERS := $(wildcard */include/*.h */include/*/*.h)
+HEADERS := $(wildcard */include/*.h */include/*/*.h */*/include/*.h)
 headers-alone: $(HEADERS:%=$(T)/alone/%.ok)
 $(T)/alone/%.ok: % $(FLAGS_FILE)
 	@mkdir -p $(@D)

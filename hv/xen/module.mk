@@ -1,0 +1,7 @@
+# The Xen backend is a module of its own: the worker of an NBD guest needs no
+# Xen library.
+MODULES += hvxen
+hvxen_DIR := hv/xen
+hvxen_SRC := $(wildcard hv/xen/*.c)
+hvxen_USES := hv bstore
+hvxen_PKGS := xengnttab xenevtchn xentoollog
