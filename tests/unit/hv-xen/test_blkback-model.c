@@ -75,11 +75,8 @@ START_TEST(with_threads)
     poller_start(&poller, b);
     while (w.n_answered < want) {
         world_submit(&w, 1 + (unsigned)rng_below(&w.rng, 20));
-        world_collect(&w);
-        while (w.n_under_way > rng_below(&w.rng, W_OPS)) {
+        while (w.n_under_way > rng_below(&w.rng, W_OPS))
             world_sleep(&w, -1);
-            world_collect(&w);
-        }
         if (rng_below(&w.rng, 100) == 0) {
             poller_stop(&poller);
             if (rng_below(&w.rng, 2) == 0) {
@@ -95,10 +92,8 @@ START_TEST(with_threads)
             poller_start(&poller, b);
         }
     }
-    while (w.n_under_way > 0) {
+    while (w.n_under_way > 0)
         world_sleep(&w, -1);
-        world_collect(&w);
-    }
     poller_stop(&poller);
     hv_blkback_disconnect(b);
     hv_blkback_free(b);

@@ -259,11 +259,13 @@ static inline void world_collect(struct world *w)
         } while (!front_may_sleep(&w->fronts[i]));
 }
 
-/* Waits for an event of any ring, or until `also` is readable (-1: none); true:
- * that is what happened. */
+/* Waits for an event of any ring, and takes what answers there are if one came:
+ * without an event a guest does not look.  Or until `also` is readable (-1: none);
+ * true: it is. */
 static inline bool world_sleep(struct world *w, int also)
 {
     struct pollfd p[HV_BLKBACK_MAX_RINGS + 1];
+    bool event = false;
 
     for (unsigned i = 0; i < w->n_fronts; i++)
         p[i] = (struct pollfd){ .fd = w->g.ports[i].to_front, .events = POLLIN };
@@ -271,7 +273,9 @@ static inline bool world_sleep(struct world *w, int also)
     must(poll(p, w->n_fronts + 1, 120000) > 0); /* else an event was lost */
     for (unsigned i = 0; i < w->n_fronts; i++)
         if (p[i].revents)
-            take_event(p[i].fd);
+            event |= take_event(p[i].fd);
+    if (event)
+        world_collect(w);
     return p[w->n_fronts].revents != 0;
 }
 
