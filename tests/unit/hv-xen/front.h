@@ -43,6 +43,7 @@
 
 /* ---- random numbers, the same on every host -------------------------------- */
 
+#ifndef VOLUME_FIXTURE_H /* has the same */
 struct rng {
     uint64_t s;
 };
@@ -61,16 +62,6 @@ static inline uint64_t rng_below(struct rng *r, uint64_t n)
     return rng_next(r) % n;
 }
 
-static inline void rng_fill(struct rng *r, uint8_t *buf, size_t n)
-{
-    uint64_t v;
-
-    for (size_t i = 0; i < n; i += 8) {
-        v = rng_next(r);
-        memcpy(buf + i, &v, n - i < 8 ? n - i : 8);
-    }
-}
-
 static inline uint64_t env_number(const char *name, uint64_t otherwise)
 {
     const char *s = getenv(name);
@@ -85,6 +76,17 @@ static inline uint64_t test_seed(void)
 
     fprintf(stderr, "SEED=%llu\n", (unsigned long long)seed);
     return seed;
+}
+#endif
+
+static inline void rng_fill(struct rng *r, uint8_t *buf, size_t n)
+{
+    uint64_t v;
+
+    for (size_t i = 0; i < n; i += 8) {
+        v = rng_next(r);
+        memcpy(buf + i, &v, n - i < 8 ? n - i : 8);
+    }
 }
 
 /* ---- the guest's memory ---------------------------------------------------- */

@@ -630,6 +630,7 @@ START_TEST(a_barrier_waits_and_is_waited_for)
         while (!front_get(&f, &rsp))
             if (front_may_sleep(&f))
                 front_sleep(&f);
+    wait_for(&n_after, 5); /* its lock is seen's, too */
     ck_assert_str_eq(seen, "wwfWr");
 }
 END_TEST

@@ -9,7 +9,8 @@ static struct hv_blkif_req req;
 
 START_TEST(slots_and_rings_are_as_xen_sizes_them)
 {
-    struct blkif_sring *sring = NULL;
+    static struct blkif_sring page;
+    struct blkif_sring *sring = &page;
 
     ck_assert_uint_eq(hv_blkif_slot_bytes(HV_BLKIF_X86_64), sizeof(union slot_x64));
     ck_assert_uint_eq(hv_blkif_slot_bytes(HV_BLKIF_X86_32), sizeof(union slot_i386));
