@@ -397,6 +397,51 @@ START_TEST(a_disk_adopts_no_request_that_it_would_not_take)
 }
 END_TEST
 
+/* A barrier among them must find before it what was before it. */
+START_TEST(adopted_requests_are_done_in_the_order_they_were_taken)
+{
+    static const uint64_t seqs[] = { 7, 300, 2, 1ull << 40, 5, 6 };
+    static const uint64_t in_order[] = { 2, 5, 6, 7, 300, 1ull << 40 };
+    struct hv_blkback_config config;
+    struct hv_blkback *b;
+    struct guest g;
+    struct front f[2];
+    struct frsp rsp;
+    uint32_t zeros[2] = { 0 };
+
+    hv_inflight_close(logs);
+    logs = NULL;
+    guest_init(&g, 8, 1 << 20);
+    front_init(&f[0], &g, HV_BLKIF_X86_64, 0, 0, 0);
+    front_init(&f[1], &g, HV_BLKIF_X86_64, 0, 1, 0);
+    config = fake_config(&g, log_name());
+    struct hv_blkback_ring_params p[2] = { { .refs = { f[0].ref0 } },
+                                           { .refs = { f[1].ref0 }, .port = 1 } };
+    struct hv_blkback_conn c = { .n_rings = 2, .rings = p, .sector_bytes = 512,
+                                 .adopt = true };
+    ck_assert_int_eq(hv_inflight_create(log_name(), &c, zeros, NULL, &logs, &err), 0);
+    memset(&req, 0, sizeof(req));
+    req.op = req.rsp_op = HV_BLKIF_FLUSH;
+    for (unsigned i = 0; i < 6; i++) {
+        req.id = seqs[i];
+        hv_inflight_take(logs, i == 1, i, seqs[i], &req, HV_BLKIF_OKAY);
+    }
+    f[0].req_prod = *ring_word(&f[0], REQ_PROD) = 5;
+    f[1].req_prod = *ring_word(&f[1], REQ_PROD) = 1;
+    ck_assert_int_eq(hv_blkback_new(&config, &b, &err), 0);
+    ck_assert_msg(hv_blkback_connect(b, &c, &err) == 0, "%s", err.text);
+    process_all(b);
+    for (unsigned i = 0; i < 6; i++) {
+        ck_assert(front_get(&f[in_order[i] == 300], &rsp));
+        ck_assert_uint_eq(rsp.id, in_order[i]);
+    }
+    ck_assert_uint_eq(atomic_load(&g.shared->n_flushes), 6);
+    hv_blkback_disconnect(b);
+    hv_blkback_free(b);
+    guest_fini(&g);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("inflight");
@@ -414,6 +459,7 @@ int main(void)
     tcase_add_test(tc, two_responses_under_way_are_none);
     tcase_add_test(tc, bad_entries_are_refused);
     tcase_add_test(tc, a_disk_adopts_no_request_that_it_would_not_take);
+    tcase_add_test(tc, adopted_requests_are_done_in_the_order_they_were_taken);
     suite_add_tcase(s, tc);
     sr = srunner_create(s);
     srunner_run_all(sr, CK_NORMAL);
