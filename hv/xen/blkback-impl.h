@@ -97,9 +97,11 @@ void hv_ring_notify(struct hv_ring *ring);
 /* ---- blkback-queue.c ---- */
 int hv_queue_start(struct hv_blkback *b, struct bs_err *err); /* the threads */
 void hv_queue_end(struct hv_blkback *b); /* nothing is queued or running */
+/* What was pushed begins at the latest with the next dispatch. */
 void hv_queue_push(struct hv_blkback *b, struct hv_ring_req *rr);
-/* Without threads: does all that is queued. */
-void hv_queue_run(struct hv_blkback *b);
+/* Without threads: does all that is queued.  Else wakes them, or does the one
+ * request that there is. */
+void hv_queue_dispatch(struct hv_blkback *b);
 void hv_queue_stop(struct hv_blkback *b, bool stop);
 bool hv_queue_drained(struct hv_blkback *b);
 void hv_queue_wait_drained(struct hv_blkback *b);

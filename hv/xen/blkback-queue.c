@@ -157,18 +157,30 @@ void hv_queue_push(struct hv_blkback *b, struct hv_ring_req *rr)
 {
     rr->next = NULL;
     pthread_mutex_lock(&b->q_lock);
+    /* Nobody is woken for the first one before it is known that it is not the
+     * only one: hv_queue_dispatch(). */
+    if (b->q_head)
+        pthread_cond_signal(&b->q_work);
     *b->q_tail = rr;
     b->q_tail = &rr->next;
-    pthread_cond_signal(&b->q_work);
     pthread_mutex_unlock(&b->q_lock);
 }
 
-void hv_queue_run(struct hv_blkback *b)
+static bool lone_locked(const struct hv_blkback *b)
 {
-    if (b->n_started > 0)
-        return;
+    return b->config.poll_does_lone && b->n_running == 0 && !b->q_head->next;
+}
+
+void hv_queue_dispatch(struct hv_blkback *b)
+{
     pthread_mutex_lock(&b->q_lock);
-    run_all_locked(b, b->buf);
+    if (b->n_started == 0)
+        run_all_locked(b, b->buf);
+    else if (b->q_head && lone_locked(b))
+        run_unlocked(b, pop_locked(b), b->buf);
+    /* Also what came meanwhile: it waits for nobody. */
+    if (b->q_head)
+        pthread_cond_signal(&b->q_work);
     pthread_mutex_unlock(&b->q_lock);
 }
 
@@ -192,7 +204,7 @@ bool hv_queue_drained(struct hv_blkback *b)
 
 void hv_queue_wait_drained(struct hv_blkback *b)
 {
-    hv_queue_run(b);
+    hv_queue_dispatch(b);
     pthread_mutex_lock(&b->q_lock);
     while (!drained_locked(b))
         pthread_cond_wait(&b->q_idle, &b->q_lock);
@@ -265,10 +277,13 @@ int hv_queue_start(struct hv_blkback *b, struct bs_err *err)
 {
     int r;
 
-    if (b->config.n_threads == 0) {
+    if (b->config.n_threads == 0 || b->config.poll_does_lone) {
         b->buf = new_buf();
-        return b->buf ? 0 : bs_fail(err, ENOMEM, "xen: no memory for a buffer");
+        if (!b->buf)
+            return bs_fail(err, ENOMEM, "xen: no memory for a buffer");
     }
+    if (b->config.n_threads == 0)
+        return 0;
     b->threads = calloc(b->config.n_threads, sizeof(*b->threads));
     if (!b->threads)
         return bs_fail(err, ENOMEM, "xen: no memory for threads");

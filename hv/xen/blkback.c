@@ -420,7 +420,7 @@ void hv_blkback_process(struct hv_blkback *b)
             b->rings[i].pending = hv_ring_consume(&b->rings[i]);
             again |= b->rings[i].pending;
         }
-    hv_queue_run(b);
+    hv_queue_dispatch(b);
     if (again)
         hv_blkback_kick(b);
 }

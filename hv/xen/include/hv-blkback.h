@@ -26,7 +26,7 @@
  *
  * Threads: one thread at a time calls new, connect, process, stop, resume,
  * disconnect and free; hv_blkback_stats() any.  I/O is done on threads of the
- * disk's own, or, with n_threads 0, within hv_blkback_process(). */
+ * disk's own, or (n_threads 0, poll_does_lone) within hv_blkback_process(). */
 #ifndef HV_BLKBACK_H
 #define HV_BLKBACK_H
 
@@ -79,6 +79,11 @@ struct hv_blkback_config {
     unsigned max_segs;       /* feature-max-indirect-segments; 0 = none */
     unsigned max_persistent; /* grants kept mapped, a ring; 0 = none */
     unsigned n_threads;
+    /* A request that is the only one of the disk is done within
+     * hv_blkback_process(), threads or not.  Handing it to a thread costs more
+     * than reading it from memory; but one that waits for a disk keeps the next
+     * ones waiting. */
+    bool poll_does_lone;
     /* The inflight log, blksub-inflight(5): a file of this disk alone, in a
      * memory file system. */
     const char *inflight_path;
@@ -127,7 +132,7 @@ int hv_blkback_connect(struct hv_blkback *b, const struct hv_blkback_conn *conn,
 /* Readable whenever hv_blkback_process() has something to do; for poll(2) and
  * its kin.  Lives as long as the disk. */
 int hv_blkback_fd(const struct hv_blkback *b);
-/* Does what is to do now, and never waits (but for I/O, if n_threads is 0).
+/* Does what is to do now, and never waits (but for I/O, if it does some).
  * Serves every ring a bounded number of requests and then returns. */
 void hv_blkback_process(struct hv_blkback *b);
 

@@ -181,6 +181,7 @@ START_TEST(at_random_steps_with_threads)
     persistent = _i & 1;
     begin(1 + (unsigned)_i, _i & 2 ? HV_BLKIF_X86_32 : HV_BLKIF_X86_64, 3,
           test_seed());
+    config.poll_does_lone = _i & 1;
     c = start_child(random_kill());
     for (uint64_t n = 0; n < rounds;) {
         world_submit(&w, 1 + (unsigned)rng_below(&w.rng, W_OPS));

@@ -69,6 +69,7 @@ START_TEST(with_threads)
     w.g.no_copy = _i & 4;
     config = fake_config(&w.g, log_name());
     config.n_threads = 1 + (unsigned)_i % 4;
+    config.poll_does_lone = _i >= 4;
     ck_assert_int_eq(hv_blkback_new(&config, &b, &err), 0);
     ck_assert_int_eq(connect_fronts(b, w.fronts, n_rings, _i & 1, w.sector_bytes,
                                     false, &err), 0);

@@ -205,6 +205,28 @@ START_TEST(responses_come_as_requests_end)
 }
 END_TEST
 
+static pthread_t io_thread;
+static void note_thread(struct guest *guest, char what, uint64_t off)
+{
+    (void)guest, (void)what, (void)off;
+    io_thread = pthread_self();
+}
+
+START_TEST(a_lone_request_needs_no_thread_if_the_disk_is_told_so)
+{
+    config.n_threads = 2;
+    config.poll_does_lone = _i;
+    g.on_io = note_thread;
+    begin(HV_BLKIF_X86_64, false, 512);
+    front_put(&f, &(struct freq){ .op = BLKIF_OP_FLUSH_DISKCACHE });
+    front_publish(&f);
+    hv_blkback_process(b);
+    hv_blkback_stop(b);
+    hv_blkback_disconnect(b);
+    ck_assert_int_eq(pthread_equal(io_thread, pthread_self()) != 0, _i);
+}
+END_TEST
+
 START_TEST(a_barrier_waits_and_is_waited_for)
 {
     struct blkif_request_segment s[1];
@@ -464,6 +486,8 @@ int main(void)
     tcase_add_loop_test(tc, impossible_producer_indexes_halt_the_ring, 0, 8);
     tcase_add_loop_test(tc, a_full_ring_is_served_whatever_the_indexes, 0, 8);
     tcase_add_test(tc, responses_come_as_requests_end);
+    tcase_add_loop_test(tc, a_lone_request_needs_no_thread_if_the_disk_is_told_so,
+                        0, 2);
     tcase_add_test(tc, a_barrier_waits_and_is_waited_for);
     tcase_add_test(tc, a_stopped_disk_ends_what_it_has_and_takes_nothing);
     tcase_add_test(tc, disconnecting_waits_for_what_is_under_way);
