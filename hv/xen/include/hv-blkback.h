@@ -122,7 +122,9 @@ struct hv_blkback_conn {
     bool adopt;
 };
 
-/* -ENOENT, -ESTALE: adopt, and there is no log or it is about other rings.
+/* -EINVAL: the guest asks for more than can be, or for sectors that the disk is no
+ * multiple of; -EBUSY: it is connected.
+ * -ENOENT, -ESTALE: adopt, and there is no log or it is about other rings.
  * -EBADMSG: the log is malformed.  -EPROTO: the guest's ring is impossible.
  * -EFAULT: a ring page or event channel cannot be had.  In all of them the disk
  * stays idle, and a log that was there is as it was. */
