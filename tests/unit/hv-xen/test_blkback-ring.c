@@ -205,6 +205,35 @@ START_TEST(responses_come_as_requests_end)
 }
 END_TEST
 
+START_TEST(more_requests_than_unanswered_ones_leave_room_for_halt_the_ring)
+{
+    struct blkif_request_segment s[1];
+    struct frsp rsp;
+
+    begin_gated(1);
+    s[0] = seg(new_page(&g), 0, 7);
+    for (unsigned i = 0; i < f.n_slots - 1; i++)
+        front_put(&f, &(struct freq){ .op = BLKIF_OP_WRITE, .n_segs = 1, .segs = s,
+                                      .id = i });
+    front_publish(&f);
+    hv_blkback_process(b);
+    wait_for(&n_at_gate, 1);
+    *ring_word(&f, REQ_PROD) = f.req_prod + 2; /* there is room for one */
+    send_event(g.ports[0].to_back);
+    hv_blkback_process(b);
+    ck_assert_uint_eq(stats().halted, 1);
+    ck_assert_uint_eq(stats().consumed, f.n_slots - 1);
+    set_gate(true);
+    for (unsigned i = 0; i < f.n_slots - 1; i++) {
+        while (!front_get(&f, &rsp))
+            if (front_may_sleep(&f))
+                front_sleep(&f);
+        ck_assert_uint_eq(rsp.id, i);
+        ck_assert_int_eq(rsp.status, 0);
+    }
+}
+END_TEST
+
 static pthread_t io_thread;
 static void note_thread(struct guest *guest, char what, uint64_t off)
 {
@@ -486,6 +515,7 @@ int main(void)
     tcase_add_loop_test(tc, impossible_producer_indexes_halt_the_ring, 0, 8);
     tcase_add_loop_test(tc, a_full_ring_is_served_whatever_the_indexes, 0, 8);
     tcase_add_test(tc, responses_come_as_requests_end);
+    tcase_add_test(tc, more_requests_than_unanswered_ones_leave_room_for_halt_the_ring);
     tcase_add_loop_test(tc, a_lone_request_needs_no_thread_if_the_disk_is_told_so,
                         0, 2);
     tcase_add_test(tc, a_barrier_waits_and_is_waited_for);
