@@ -23,6 +23,8 @@ static struct sigaction before[N_ELEMS(signals)];
 static int wake_fd = -1;
 static pthread_t thread;
 static atomic_bool ending, stop;
+static void (*tell)(void *opaque); /* set before the thread starts */
+static void *tell_opaque;
 
 static void on_signal(int sig)
 {
@@ -101,6 +103,7 @@ static void *watch(void *arg)
 {
     struct name *listeners = arg;
     struct pollfd p = { .fd = wake_fd, .events = POLLIN };
+    bool told = false;
     size_t n = 0;
     uint64_t v;
 
@@ -108,14 +111,18 @@ static void *watch(void *arg)
     while (!atomic_load(&stop)) {
         if (poll(&p, 1, atomic_load(&ending) ? AGAIN_MS : -1) > 0)
             (void)!read(wake_fd, &v, sizeof(v));
-        if (atomic_load(&ending))
-            each_fd(false, listeners, &n);
+        if (!atomic_load(&ending))
+            continue;
+        if (!told)
+            tell(tell_opaque);
+        told = true;
+        each_fd(false, listeners, &n);
     }
     free(listeners);
     return NULL;
 }
 
-int hv_hangup_start(struct bs_err *err)
+int hv_hangup_start(void (*fn)(void *opaque), void *opaque, struct bs_err *err)
 {
     struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
     struct name *listeners = calloc(MAX_LISTENERS, sizeof(*listeners));
@@ -128,6 +135,8 @@ int hv_hangup_start(struct bs_err *err)
         return bs_fail_errno(err, wake_fd < 0 ? errno : ENOMEM,
                              "cannot watch for signals");
     }
+    tell = fn;
+    tell_opaque = opaque;
     r = pthread_create(&thread, NULL, watch, listeners);
     if (r != 0) {
         free(listeners);

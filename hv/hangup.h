@@ -9,8 +9,9 @@
 
 #include "bs/err.h"
 
-/* Once, when nbdkit has set its signal handlers (after_fork). */
-int hv_hangup_start(struct bs_err *err);
+/* Once, when nbdkit has set its signal handlers (after_fork).  fn is called,
+ * from a thread of its own, before the clients are hung up. */
+int hv_hangup_start(void (*fn)(void *opaque), void *opaque, struct bs_err *err);
 void hv_hangup_stop(void);
 
 #endif

@@ -10,16 +10,19 @@
 
 #define LOG_DEFAULT 100
 #define LOG_MAX 10000 /* of the map's runs too */
+#define HOLD_DEFAULT_S 60
+#define HOLD_MAX_S 3600
 
 enum member { M_PATCH, M_STRATEGY, M_DRY_RUN, M_RESTART, M_PATHS, M_UNITS, M_LIMIT,
-              M_OFFSET, M_BYTES, M_TOTALS, M_RATE, M_WHAT };
+              M_OFFSET, M_BYTES, M_TOTALS, M_SIZE, M_RATE, M_WHAT };
 #define BIT(m) (1u << (m))
 
 static const char *const member_names[] = {
     [M_PATCH] = "patch", [M_STRATEGY] = "strategy", [M_DRY_RUN] = "dry_run",
     [M_RESTART] = "restart", [M_PATHS] = "paths", [M_UNITS] = "units",
     [M_LIMIT] = "limit", [M_OFFSET] = "offset", [M_BYTES] = "bytes",
-    [M_TOTALS] = "totals", [M_RATE] = "rate", [M_WHAT] = "what",
+    [M_TOTALS] = "totals", [M_SIZE] = "size_bytes", [M_RATE] = "rate",
+    [M_WHAT] = "what",
 };
 
 static const struct {
@@ -41,6 +44,9 @@ static const struct {
     { "map", HV_CMD_MAP,
       BIT(M_OFFSET) | BIT(M_BYTES) | BIT(M_LIMIT) | BIT(M_TOTALS) },
     { "metrics", HV_CMD_METRICS, 0 },
+    { "hold", HV_CMD_HOLD, BIT(M_LIMIT) },
+    { "resume", HV_CMD_RESUME, 0 },
+    { "resize", HV_CMD_RESIZE, BIT(M_SIZE) },
     { "check", HV_CMD_CHECK, BIT(M_RATE) },
 };
 
@@ -107,9 +113,11 @@ static int take_names(const json_t *v, const char *key, struct hv_request *out,
 static int take_limit(const json_t *v, struct hv_request *out,
                       struct bs_err *err)
 {
+    int max = out->cmd == HV_CMD_HOLD ? HOLD_MAX_S : LOG_MAX;
+
     if (!json_is_integer(v) || json_integer_value(v) < 1 ||
-        json_integer_value(v) > LOG_MAX)
-        return bs_fail(err, EINVAL, "\"limit\" is 1 to %d", LOG_MAX);
+        json_integer_value(v) > max)
+        return bs_fail(err, EINVAL, "\"limit\" is 1 to %d", max);
     out->limit = (size_t)json_integer_value(v);
     return 0;
 }
@@ -165,6 +173,8 @@ static int take_member(const char *key, const json_t *v, unsigned may,
         return take_bytes(v, key, &out->bytes, err);
     case M_TOTALS:
         return take_bool(v, key, &out->totals, err);
+    case M_SIZE:
+        return take_bytes(v, key, &out->size_bytes, err);
     case M_RATE:
         if (json_integer_value(v) > HV_CHECK_RATE_MAX)
             return bs_fail(err, EINVAL, "\"rate\" is at most %lld",
@@ -182,7 +192,7 @@ int hv_request_decode(const json_t *obj, struct hv_request *out,
 {
     const json_t *id = json_object_get(obj, "id"), *v;
     const char *name, *key;
-    unsigned seen = 0, need;
+    unsigned seen = 0, missing;
     size_t c;
     int r = 0;
 
@@ -197,7 +207,9 @@ int hv_request_decode(const json_t *obj, struct hv_request *out,
     if (!name || c == N_ELEMS(commands))
         return bs_fail(err, EINVAL, "a request has a known \"cmd\"");
     out->cmd = commands[c].cmd;
-    out->limit = out->cmd == HV_CMD_MAP ? HV_MAP_LIMIT : LOG_DEFAULT;
+    out->limit = out->cmd == HV_CMD_MAP    ? HV_MAP_LIMIT
+                 : out->cmd == HV_CMD_HOLD ? HOLD_DEFAULT_S
+                                           : LOG_DEFAULT;
     out->apply.rollback = out->cmd == HV_CMD_ROLLBACK;
     out->rate_bytes = HV_CHECK_RATE;
     json_object_foreach((json_t *)(uintptr_t)obj, key, v) {
@@ -207,10 +219,11 @@ int hv_request_decode(const json_t *obj, struct hv_request *out,
         if (r < 0)
             break;
     }
-    need = commands[c].may & (BIT(M_PATCH) | BIT(M_UNITS));
-    if (r == 0 && (seen & need) != need)
+    missing = commands[c].may & ~seen &
+              (BIT(M_PATCH) | BIT(M_UNITS) | BIT(M_SIZE));
+    if (r == 0 && missing)
         r = bs_fail(err, EINVAL, "\"%s\" is missing",
-                    member_names[need == BIT(M_PATCH) ? M_PATCH : M_UNITS]);
+                    member_names[__builtin_ctz(missing)]);
     if (r < 0) {
         json_int_t keep = out->id;
 

@@ -21,6 +21,9 @@ enum hv_cmd {
     HV_CMD_LOG,
     HV_CMD_MAP,
     HV_CMD_METRICS,
+    HV_CMD_HOLD,
+    HV_CMD_RESUME,
+    HV_CMD_RESIZE,
     HV_CMD_CHECK,
 };
 
@@ -30,9 +33,10 @@ struct hv_request {
     struct hv_apply_request apply; /* APPLY, ROLLBACK */
     char **names;                  /* FLUSH: paths, RESTART: units */
     size_t n_names;
-    size_t limit;                  /* LOG, MAP */
+    size_t limit;                  /* LOG, MAP: entries, HOLD: seconds */
     uint64_t offset, bytes;        /* MAP */
     bool has_bytes, totals;
+    uint64_t size_bytes;           /* RESIZE */
     uint64_t rate_bytes; /* CHECK: a second; 0 = no limit */
     bool of_check;       /* CANCEL */
 };

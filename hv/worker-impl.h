@@ -28,6 +28,18 @@ struct job {
     atomic_bool cancel, committed;
 };
 
+enum hold_state { HOLD_OPEN, HOLD_ASKED, HOLD_DRAINING, HOLD_HELD };
+
+struct hold {
+    enum hold_state state; /* diagram: worker-hold.c */
+    int64_t until_ms;      /* unless OPEN */
+    unsigned limit_s;      /* of this one, or the last one */
+    bool over;             /* to be ended: resume, or no_more */
+    bool ran_out;          /* the last one ended by its limit */
+    bool no_more;          /* the worker ends */
+    struct waiter *holders, *resumers;
+};
+
 /* The check that is under way, or was last. */
 struct worker_check {
     /* Set before its thread starts. */
@@ -58,14 +70,15 @@ struct hv_worker {
     char *agent_path;
     struct hv_control *control;
     int wake_fd; /* wakes the job thread */
-    pthread_t thread;
-    bool started;
+    pthread_t thread, hold_thread;
+    bool started, hold_started;
 
     atomic_bool stop;
 
     /* The job thread's alone. */
     struct hv_link *link;
     int64_t last_event_ms;
+    bool recovery_due; /* the agent came while the volume was held */
 
     pthread_mutex_t history_lock; /* one appends; across that I/O */
 
@@ -74,6 +87,9 @@ struct hv_worker {
     struct job *running, *queue;
     const char *stage; /* of running; a constant */
     uint64_t done, total;
+    bool recovering; /* outside a job */
+    struct hold hold;
+    pthread_cond_t hold_cond; /* wakes the hold thread */
     /* What status tells, as the job thread saw it last. */
     json_t *applied; /* array */
     struct bstore_digest current;
@@ -107,5 +123,20 @@ void *worker_job_thread(void *arg);
 void worker_request(void *opaque, uint64_t client, json_t *obj);
 const char *worker_cmd_name(enum hv_cmd cmd);
 void worker_free_jobs(struct hv_worker *w);
+void worker_wake(struct hv_worker *w); /* the job thread */
+/* What is running or queued that writes to the volume; NULL: nothing. */
+const char *worker_busy_locked(struct hv_worker *w);
+/* extra is taken, and may be NULL. */
+void worker_answer(struct hv_worker *w, uint64_t client, json_int_t id,
+                   json_t *extra);
+void worker_answer_error(struct hv_worker *w, uint64_t client, json_int_t id,
+                         const struct bs_err *err);
+
+/* worker-hold.c */
+void worker_hold_init(struct hv_worker *w);
+void *worker_hold_thread(void *arg);
+void worker_hold(struct hv_worker *w, uint64_t client,
+                 const struct hv_request *req); /* HOLD, RESUME */
+json_t *worker_hold_json_locked(struct hv_worker *w, uint64_t waiting);
 
 #endif

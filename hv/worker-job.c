@@ -26,7 +26,9 @@ const char *worker_cmd_name(enum hv_cmd cmd)
         [HV_CMD_CANCEL] = "cancel",     [HV_CMD_USERS] = "users",
         [HV_CMD_FLUSH] = "flush",       [HV_CMD_RESTART] = "restart",
         [HV_CMD_LOG] = "log",           [HV_CMD_MAP] = "map",
-        [HV_CMD_METRICS] = "metrics",   [HV_CMD_CHECK] = "check",
+        [HV_CMD_METRICS] = "metrics",   [HV_CMD_HOLD] = "hold",
+        [HV_CMD_RESUME] = "resume",     [HV_CMD_RESIZE] = "resize",
+        [HV_CMD_CHECK] = "check",
     };
 
     return names[cmd];
@@ -56,7 +58,7 @@ void worker_free_jobs(struct hv_worker *w)
     }
 }
 
-static void wake(struct hv_worker *w)
+void worker_wake(struct hv_worker *w)
 {
     uint64_t one = 1;
 
@@ -65,7 +67,7 @@ static void wake(struct hv_worker *w)
 
 /* ---- answers ---- */
 
-static void answer(struct hv_worker *w, uint64_t client, json_int_t id,
+void worker_answer(struct hv_worker *w, uint64_t client, json_int_t id,
                    json_t *extra)
 {
     json_t *a = json_pack("{s:I, s:b}", "id", id, "ok", 1);
@@ -76,7 +78,7 @@ static void answer(struct hv_worker *w, uint64_t client, json_int_t id,
     hv_control_send(w->control, client, a);
 }
 
-static void answer_error(struct hv_worker *w, uint64_t client, json_int_t id,
+void worker_answer_error(struct hv_worker *w, uint64_t client, json_int_t id,
                          const struct bs_err *err)
 {
     json_t *jid = json_integer(id);
@@ -218,7 +220,8 @@ static int do_job(struct hv_worker *w, struct job *job, json_t **out,
     const char *key = "result";
     int r = 0;
 
-    if (w->link && req->cmd != HV_CMD_APPLY && req->cmd != HV_CMD_ROLLBACK)
+    if (w->link && req->cmd != HV_CMD_APPLY && req->cmd != HV_CMD_ROLLBACK &&
+        req->cmd != HV_CMD_RESIZE)
         r = hv_link_refresh(w->link, AGENT_WAIT_MS, err);
     if (r < 0)
         return r;
@@ -236,6 +239,11 @@ static int do_job(struct hv_worker *w, struct job *job, json_t **out,
         key = "files";
         r = hv_flush_paths(&env, req->names, req->n_names, &got, err);
         break;
+    case HV_CMD_RESIZE:
+        key = "size_bytes";
+        r = bstore_volume_resize(w->volume, req->size_bytes, err);
+        got = json_integer((json_int_t)bstore_volume_size_bytes(w->volume));
+        break;
     default:
         key = "units";
         r = hv_restart_units(&env, req->names, req->n_names, &got, err);
@@ -243,6 +251,8 @@ static int do_job(struct hv_worker *w, struct job *job, json_t **out,
     }
     if (r == 0)
         *out = json_pack("{s:o}", key, got);
+    else
+        json_decref(got);
     return r;
 }
 
@@ -284,9 +294,9 @@ static void run_job(struct hv_worker *w, struct job *job)
     pthread_mutex_unlock(&w->lock);
     for (wt = waiters; wt; wt = wt->next) {
         if (r < 0)
-            answer_error(w, wt->client, wt->id, &err);
+            worker_answer_error(w, wt->client, wt->id, &err);
         else
-            answer(w, wt->client, wt->id, json_incref(out));
+            worker_answer(w, wt->client, wt->id, json_incref(out));
     }
     json_decref(out);
     free_job(job);
@@ -309,6 +319,25 @@ static struct job *next_job(struct hv_worker *w)
     return job;
 }
 
+/* Not while the volume is held: it may commit. */
+static bool begin_recovery(struct hv_worker *w)
+{
+    bool may;
+
+    pthread_mutex_lock(&w->lock);
+    may = w->hold.state == HOLD_OPEN;
+    w->recovering = may;
+    pthread_mutex_unlock(&w->lock);
+    return may;
+}
+
+static void end_recovery(struct hv_worker *w)
+{
+    pthread_mutex_lock(&w->lock);
+    w->recovering = false;
+    pthread_mutex_unlock(&w->lock);
+}
+
 static void wait_for_work(struct hv_worker *w)
 {
     struct hv_env env = { .store = w->store, .volume = w->volume,
@@ -317,17 +346,21 @@ static void wait_for_work(struct hv_worker *w)
     struct pollfd p = { .fd = w->wake_fd, .events = POLLIN };
     struct bs_err err;
     uint64_t n;
-    int came;
 
     if (!w->link) {
         if (poll(&p, 1, IDLE_MS) > 0)
             (void)!read(w->wake_fd, &n, sizeof(n));
         return;
     }
-    came = hv_link_idle(w->link, IDLE_MS);
+    if (hv_link_idle(w->link, IDLE_MS))
+        w->recovery_due = true;
     worker_refresh_agent(w);
-    if (came && recover(w, &env, &err) < 0)
+    if (!w->recovery_due || !begin_recovery(w))
+        return;
+    w->recovery_due = false;
+    if (recover(w, &env, &err) < 0)
         bs_log(BS_LOG_WARN, "worker", "recovery: %s", err.text);
+    end_recovery(w);
 }
 
 void *worker_job_thread(void *arg)
@@ -352,6 +385,25 @@ void *worker_job_thread(void *arg)
 static bool is_long(const struct hv_request *req)
 {
     return req->cmd == HV_CMD_APPLY || req->cmd == HV_CMD_ROLLBACK;
+}
+
+static bool writes(const struct hv_request *req)
+{
+    return is_long(req) || req->cmd == HV_CMD_RESIZE;
+}
+
+const char *worker_busy_locked(struct hv_worker *w)
+{
+    const struct job *job;
+
+    if (w->recovering)
+        return "the end of an interrupted job";
+    if (w->running && writes(&w->running->req))
+        return worker_cmd_name(w->running->req.cmd);
+    for (job = w->queue; job; job = job->next)
+        if (writes(&job->req))
+            return worker_cmd_name(job->req.cmd);
+    return NULL;
 }
 
 static bool same_job(const struct hv_request *a, const struct hv_request *b)
@@ -396,6 +448,9 @@ static int enqueue_locked(struct hv_worker *w, struct hv_request *req,
         return bs_fail(err, EBUSY, "another job is under way on %s: %s",
                        bstore_volume_name(w->volume),
                        worker_cmd_name(busy->req.cmd));
+    if (!job && writes(req) && w->hold.state != HOLD_OPEN)
+        return bs_fail(err, EBUSY, "the guest's requests are held: blksub resume "
+                       "%s", bstore_volume_name(w->volume));
     if (!job) {
         fresh->req = *req;
         memset(req, 0, sizeof(*req));
@@ -427,12 +482,12 @@ static void enqueue(struct hv_worker *w, uint64_t client,
         r = bs_fail(&err, ENOMEM, "no memory");
     }
     if (r < 0) {
-        answer_error(w, client, id, &err);
+        worker_answer_error(w, client, id, &err);
         free(wt);
     }
     if (r != 0)
         free(fresh);
-    wake(w);
+    worker_wake(w);
 }
 
 static void cancel(struct hv_worker *w, uint64_t client, json_int_t id)
@@ -451,11 +506,11 @@ static void cancel(struct hv_worker *w, uint64_t client, json_int_t id)
     else
         atomic_store(&job->cancel, true);
     pthread_mutex_unlock(&w->lock);
-    wake(w);
+    worker_wake(w);
     if (r < 0)
-        answer_error(w, client, id, &err);
+        worker_answer_error(w, client, id, &err);
     else
-        answer(w, client, id, NULL);
+        worker_answer(w, client, id, NULL);
 }
 
 static void tell_log(struct hv_worker *w, uint64_t client,
@@ -466,9 +521,9 @@ static void tell_log(struct hv_worker *w, uint64_t client,
 
     if (hv_history_read(bstore_volume_dirfd(w->volume), req->limit, &list,
                         &err) < 0)
-        answer_error(w, client, req->id, &err);
+        worker_answer_error(w, client, req->id, &err);
     else
-        answer(w, client, req->id, json_pack("{s:o}", "entries", list));
+        worker_answer(w, client, req->id, json_pack("{s:o}", "entries", list));
 }
 
 /* What needs no job. */
@@ -476,9 +531,9 @@ static void answer_result(struct hv_worker *w, uint64_t client, json_int_t id,
                           int r, json_t *out, const struct bs_err *err)
 {
     if (r < 0)
-        answer_error(w, client, id, err);
+        worker_answer_error(w, client, id, err);
     else
-        answer(w, client, id, out);
+        worker_answer(w, client, id, out);
 }
 
 void worker_request(void *opaque, uint64_t client, json_t *obj)
@@ -490,18 +545,22 @@ void worker_request(void *opaque, uint64_t client, json_t *obj)
     int r;
 
     if (hv_request_decode(obj, &req, &err) < 0) {
-        answer_error(w, client, req.id, &err);
+        worker_answer_error(w, client, req.id, &err);
         return;
     }
     switch (req.cmd) {
     case HV_CMD_PING:
-        answer(w, client, req.id, NULL);
+        worker_answer(w, client, req.id, NULL);
         break;
     case HV_CMD_STATUS:
-        answer(w, client, req.id, worker_status(w));
+        worker_answer(w, client, req.id, worker_status(w));
         break;
     case HV_CMD_LOG:
         tell_log(w, client, &req);
+        break;
+    case HV_CMD_HOLD:
+    case HV_CMD_RESUME:
+        worker_hold(w, client, &req);
         break;
     case HV_CMD_CANCEL:
         if (!req.of_check) {
@@ -513,7 +572,7 @@ void worker_request(void *opaque, uint64_t client, json_t *obj)
         break;
     case HV_CMD_CHECK:
         if (worker_check_start(w, client, &req, &err) < 0)
-            answer_error(w, client, req.id, &err);
+            worker_answer_error(w, client, req.id, &err);
         break;
     case HV_CMD_MAP:
         r = worker_map(w, &req, &out, &err);

@@ -152,11 +152,10 @@ static json_t *job_json_locked(struct hv_worker *w)
     return job;
 }
 
-static json_t *stats_json(struct hv_worker *w)
+static json_t *stats_json(const struct bstore_volume_stats *of)
 {
-    struct bstore_volume_stats s;
+    struct bstore_volume_stats s = *of;
 
-    bstore_volume_stats(w->volume, &s);
     return json_pack(
         "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
         "s:I, s:I}",
@@ -175,21 +174,26 @@ static json_t *stats_json(struct hv_worker *w)
 json_t *worker_status(struct hv_worker *w)
 {
     char image[BSTORE_DIGEST_HEX], current[BSTORE_DIGEST_HEX];
-    json_t *st, *stats = stats_json(w);
+    struct bstore_volume_stats stats;
+    json_t *st;
+
+    bstore_volume_stats(w->volume, &stats);
 
     bstore_digest_to_hex(bstore_image_digest(bstore_volume_image(w->volume)),
                          image);
     pthread_mutex_lock(&w->lock);
     bstore_digest_to_hex(&w->current, current);
-    st = json_pack("{s:s, s:i, s:s, s:I, s:b, s:s, s:s, s:o, s:o, s:o, s:o, s:s, s:o}",
+    st = json_pack("{s:s, s:i, s:s, s:I, s:b, s:s, s:s, s:o, s:o, s:o, s:o, s:o, "
+                   "s:s, s:o}",
                    "volume", bstore_volume_name(w->volume), "pid", (int)getpid(),
                    "version", BLKSUB_VERSION, "size_bytes",
                    (json_int_t)bstore_volume_size_bytes(w->volume), "read_only",
                    (int)w->read_only, "image", image, "current", current,
                    "agent", agent_json_locked(w), "applied",
-                   json_deep_copy(w->applied), "job", job_json_locked(w), "check",
-                   worker_check_status_locked(w), "note",
-                   w->note, "stats", stats);
+                   json_deep_copy(w->applied), "job", job_json_locked(w), "hold",
+                   worker_hold_json_locked(w, stats.waiting), "check",
+                   worker_check_status_locked(w), "note", w->note, "stats",
+                   stats_json(&stats));
     pthread_mutex_unlock(&w->lock);
     return st;
 }

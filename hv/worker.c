@@ -35,6 +35,7 @@ int hv_worker_open(const struct hv_worker_config *config,
     if (!w)
         return bs_fail(err, ENOMEM, "worker: no memory");
     pthread_mutex_init(&w->lock, NULL);
+    worker_hold_init(w);
     pthread_mutex_init(&w->history_lock, NULL);
     w->read_only = config->read_only;
     w->start_time = time(NULL);
@@ -83,6 +84,10 @@ int hv_worker_start(struct hv_worker *w, struct bs_err *err)
     if (r != 0)
         return bs_fail_errno(err, r, "worker: cannot start a thread");
     w->started = true;
+    r = pthread_create(&w->hold_thread, NULL, worker_hold_thread, w);
+    if (r != 0)
+        return bs_fail_errno(err, r, "worker: cannot start a thread");
+    w->hold_started = true;
     return 0;
 }
 
@@ -93,6 +98,9 @@ void hv_worker_close(struct hv_worker *w)
     if (!w)
         return;
     atomic_store(&w->stop, true);
+    hv_worker_end_hold(w);
+    if (w->hold_started)
+        pthread_join(w->hold_thread, NULL);
     if (w->started) {
         (void)!write(w->wake_fd, &one, sizeof(one));
         pthread_join(w->thread, NULL);
@@ -108,6 +116,7 @@ void hv_worker_close(struct hv_worker *w)
     free(w->agent_path);
     if (w->wake_fd >= 0)
         close(w->wake_fd);
+    pthread_cond_destroy(&w->hold_cond);
     pthread_mutex_destroy(&w->lock);
     pthread_mutex_destroy(&w->history_lock);
     free(w);

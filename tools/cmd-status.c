@@ -21,13 +21,14 @@ static const char *text_of(const json_t *obj, const char *key)
     return s ? s : "";
 }
 
-/* Asks only an idle worker with an agent and a patch. */
+/* Asks only an idle worker with an agent and a patch, whose guest runs. */
 static json_t *ask_users(struct hv_client *client, const json_t *status)
 {
     struct bs_err err;
     json_t *answer = NULL, *users = NULL;
 
     if (!json_is_null(json_object_get(status, "job")) ||
+        json_is_object(json_object_get(status, "hold")) ||
         json_array_size(json_object_get(status, "applied")) == 0 ||
         !json_is_true(json_object_get(json_object_get(status, "agent"),
                                       "connected")))
@@ -153,6 +154,7 @@ static void print_overview(struct bstore *store, const json_t *volumes)
     json_array_foreach(volumes, i, v) {
         char image[64], patches[256], worker[32] = "not served", old[32];
         const json_t *job = json_object_get(json_object_get(v, "status"), "job");
+        const json_t *hold = json_object_get(json_object_get(v, "status"), "hold");
         struct bstore_digest d = { { 0 } };
         const char *image_text = image;
         const char *cells[6];
@@ -164,6 +166,10 @@ static void print_overview(struct bstore *store, const json_t *volumes)
         if (json_is_object(job))
             snprintf(worker, sizeof(worker), "%.15s: %.14s", text_of(job, "cmd"),
                      text_of(job, "stage"));
+        else if (json_is_object(hold))
+            snprintf(worker, sizeof(worker), "held, %lld s left",
+                     (long long)json_integer_value(json_object_get(hold,
+                                                                   "left")));
         else if (json_is_true(json_object_get(v, "served")))
             snprintf(worker, sizeof(worker), "PID %lld",
                      (long long)json_integer_value(json_object_get(

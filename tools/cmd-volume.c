@@ -149,11 +149,13 @@ int cmd_volume(struct cmd_ctx *ctx, int argc, char **argv)
         { "check", volume_check },
         { "remove", volume_remove },
         { "export", volume_export },
+        { "clone", volume_clone },
+        { "resize", volume_resize },
         { NULL, NULL },
     };
 
     return cmd_run_sub(ctx, argc, argv, subs,
                        "blksub volume create NAME --image IMAGE | list | "
                        "show NAME | map NAME | check NAME | remove NAME | "
-                       "export NAME OUT");
+                       "export NAME OUT | clone NAME NEW | resize NAME SIZE");
 }

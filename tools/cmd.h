@@ -42,7 +42,7 @@ typedef int cmd_fn(struct cmd_ctx *ctx, int argc, char **argv);
 
 cmd_fn cmd_keygen, cmd_trust, cmd_image, cmd_publish, cmd_inspect, cmd_volume,
     cmd_patch, cmd_serve, cmd_apply, cmd_status, cmd_rollback, cmd_log,
-    cmd_flush, cmd_metrics;
+    cmd_flush, cmd_metrics, cmd_hold, cmd_resume;
 
 /* Prints the sentence once ("blksub: ..." on stderr, or with --json
  * {"error":{"code":"ENOENT","text":"..."}} on stdout) and gives the exit code

@@ -66,12 +66,15 @@ static const char volume_text[] =
     "       blksub volume check NAME [--rate MIB]\n"
     "       blksub volume remove NAME\n"
     "       blksub volume export NAME OUT [--format raw|qcow2] [--compress]\n"
+    "       blksub volume clone NAME NEW\n"
+    "       blksub volume resize NAME SIZE\n"
     "\n"
     "A volume is one guest's disk: a golden image, the patches applied to it, and\n"
     "what the guest wrote. show says where its bytes come from and what room it\n"
     "takes, map where every block comes from. export writes its present content\n"
-    "to the file OUT. check looks for damage in all that the volume is made of,\n"
-    "also while it is served; exit code 11: there is some.\n"
+    "to the file OUT; clone makes a second volume of it, while it is not served;\n"
+    "resize makes it larger, served or not. check looks for damage in all that the\n"
+    "volume is made of, also while it is served; exit code 11: there is some.\n"
     "\n"
     "  -i, --image IMAGE   the golden image: name or digest\n"
     "  -s, --size SIZE     as 20G; not below the image's size, which is default\n"
@@ -162,6 +165,19 @@ static const char flush_text[] =
     "Asks the guest to drop cached pages of files, and proves that it did.\n"
     "Without PATH: of all files of the last patch.\n";
 
+static const char hold_text[] =
+    "usage: blksub hold VOLUME [--limit SECONDS]\n"
+    "\n"
+    "Lets the guest's requests to its disk wait; none fails. Done when those under\n"
+    "way have ended. Until blksub resume, or the limit; to hold again renews it.\n"
+    "\n"
+    "  -l, --limit SECONDS the worker resumes by itself then, 1-3600 (60)\n";
+
+static const char resume_text[] =
+    "usage: blksub resume VOLUME\n"
+    "\n"
+    "Ends a hold: the guest's requests go on.\n";
+
 const struct help_entry help_entries[] = {
     { "keygen", cmd_keygen, "make a key pair for signing patches", keygen_text },
     { "trust", cmd_trust, "keys whose patches this store accepts", trust_text },
@@ -171,7 +187,7 @@ const struct help_entry help_entries[] = {
       publish_text },
     { "inspect", cmd_inspect, "what a patch file contains", inspect_text },
     { "patch", cmd_patch, "patches in the store", patch_text },
-    { "volume", cmd_volume, "guests' disks: create, show, map, export, ...",
+    { "volume", cmd_volume, "guests' disks: create, show, export, resize, ...",
       volume_text },
     { "serve", cmd_serve, "serve a volume to its guest", serve_text },
     { "apply", cmd_apply, "apply a patch to running guests", apply_text },
@@ -180,6 +196,8 @@ const struct help_entry help_entries[] = {
     { "rollback", cmd_rollback, "take a patch back", rollback_text },
     { "log", cmd_log, "what was done", log_text },
     { "flush", cmd_flush, "make a guest drop cached pages", flush_text },
+    { "hold", cmd_hold, "let a guest's disk requests wait", hold_text },
+    { "resume", cmd_resume, "let them go on", resume_text },
     { NULL, NULL, NULL, NULL },
 };
 

@@ -6,6 +6,7 @@
 #include "bstore-volume.h"
 #include "cmd.h"
 
+cmd_fn volume_clone, volume_resize; /* volume-change.c */
 cmd_fn volume_check;  /* volume-check.c */
 cmd_fn volume_export; /* volume-export.c */
 cmd_fn volume_map;    /* volume-map.c */

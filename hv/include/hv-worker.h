@@ -4,8 +4,9 @@
  * is under way.  A transport (the nbdkit plugin) brings the guest's requests
  * and does them on hv_worker_volume() from any number of threads.
  *
- * Threads of its own: one for the control socket, one for jobs and the agent;
- * only the second calls the volume's control path. */
+ * Threads of its own: one for the control socket, one for jobs and the agent,
+ * one that holds and resumes the guest's requests; only the second calls the
+ * volume's control path. */
 #ifndef HV_WORKER_H
 #define HV_WORKER_H
 
@@ -34,6 +35,10 @@ int hv_worker_start(struct hv_worker *w, struct bs_err *err);
  * volume is served again), joins the threads, flushes and closes the volume.
  * No data-path call may be under way. */
 void hv_worker_close(struct hv_worker *w);
+
+/* The worker is about to be closed: what is held goes on, and nothing is held
+ * any more, so that requests that wait can end before.  Any thread. */
+void hv_worker_end_hold(struct hv_worker *w);
 
 struct bstore_volume *hv_worker_volume(struct hv_worker *w); /* borrowed */
 /* Where a transport counts what it does; borrowed. */

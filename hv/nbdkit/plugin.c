@@ -87,11 +87,17 @@ static int plugin_get_ready(void)
     return 0;
 }
 
+/* Requests that are held could not end before nbdkit does. */
+static void on_end(void *opaque)
+{
+    hv_worker_end_hold(opaque);
+}
+
 static int plugin_after_fork(void)
 {
     struct bs_err err;
 
-    if (hv_hangup_start(&err) < 0 || hv_worker_start(worker, &err) < 0) {
+    if (hv_hangup_start(on_end, worker, &err) < 0 || hv_worker_start(worker, &err) < 0) {
         nbdkit_error("%s", err.text);
         return -1;
     }

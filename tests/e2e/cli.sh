@@ -60,6 +60,7 @@ json() {
 page_of() {
     case $1 in
     apply | rollback | status | log | flush) echo blksub-apply.1 ;;
+    hold | resume) echo blksub-hold.1 ;;
     publish | inspect) echo blksub-publish.1 ;;
     serve) echo blksub-serve.1 ;;
     *) echo blksub.1 ;;
@@ -141,6 +142,15 @@ test_usage() {
     refused 2 apply
     refused 2 rollback
     refused 2 flush
+    refused 2 hold
+    refused 2 hold a b
+    refused 2 hold a --limit 0
+    refused 2 hold a --limit 3601
+    refused 2 hold a --limit 1s
+    refused 2 resume
+    refused 2 volume clone a
+    refused 2 volume resize a
+    refused 2 volume resize a big
     for c in $commands; do
         refused 2 "$c" --nonsense
     done
@@ -278,6 +288,23 @@ test_volumes() {
     qemu-img compare -q "$tmp/small.qcow2" "$tmp/v.raw" || fail "a compressed export differs"
     refused 2 volume export v "$tmp/small.raw" --format raw --compress
     [ "$(find "$tmp" -maxdepth 1 -name '.*.??????' | wc -l)" = 0 ] || fail "export left a temporary"
+    # Clones and growth of volumes that nobody serves.
+    json 0 '.volume == "w2" and .of == "w" and .size_bytes == 16777216 and .patches == 0' volume clone w w2
+    refused 8 volume clone w v
+    refused 3 volume clone none w3
+    refused 2 volume clone w ../x
+    refused 2 volume resize w2 8M && grep -q "cannot shrink" "$tmp/err" || fail "shrink: $err"
+    refused 2 volume resize w2 16777217
+    refused 3 volume resize none 1G
+    expect 0 volume resize w2 16M
+    json 0 '.size_bytes == 20971520 and (.served | not)' volume resize w2 20M
+    json 0 '.size_bytes == 20971520' volume show w2
+    refused 7 hold w2
+    refused 7 resume w2
+    refused 3 hold none
+    expect 0 volume export w2 "$tmp/w2.raw"
+    cmp -s -n 8388608 "$tmp/w2.raw" "$tmp/v.raw" || fail "a clone that has grown differs"
+    expect 0 volume remove w2
     # Relative paths, and the store by option instead of the environment.
     (cd "$tmp" && env -u BLKSUB_STORE "$blksub" volume export v rel.raw --store store >/dev/null) ||
         fail "relative paths"
@@ -373,7 +400,7 @@ test_completion() {
     expect 0 volume create web2 --image golden
     completes "image" blksub im
     completes "--store" blksub --s
-    completes "check create export list map remove show" blksub volume ""
+    completes "check clone create export list map remove resize show" blksub volume ""
     completes "web1 web2" blksub volume show ""
     completes "golden" blksub volume create x --image g
     completes "golden" blksub image show g
