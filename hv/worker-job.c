@@ -256,7 +256,7 @@ static int do_job(struct hv_worker *w, struct job *job, json_t **out,
     return r;
 }
 
-static void clear_note(struct hv_worker *w)
+static bool is_unfinished(struct hv_worker *w)
 {
     const struct bstore_applied *list;
     size_t n, i;
@@ -264,7 +264,12 @@ static void clear_note(struct hv_worker *w)
     list = bstore_volume_applied(w->volume, &n);
     for (i = 0; i < n && list[i].phase == BSTORE_APPLIED; i++)
         ;
-    if (i < n)
+    return i < n;
+}
+
+static void clear_note(struct hv_worker *w)
+{
+    if (is_unfinished(w))
         return;
     pthread_mutex_lock(&w->lock);
     w->note[0] = 0;
@@ -319,14 +324,14 @@ static struct job *next_job(struct hv_worker *w)
     return job;
 }
 
-/* Not while the volume is held: it may commit. */
+/* Not while the volume is held; and nobody holds it when this may commit. */
 static bool begin_recovery(struct hv_worker *w)
 {
-    bool may;
+    bool may, commits = is_unfinished(w);
 
     pthread_mutex_lock(&w->lock);
     may = w->hold.state == HOLD_OPEN;
-    w->recovering = may;
+    w->recovering = may && commits;
     pthread_mutex_unlock(&w->lock);
     return may;
 }

@@ -139,6 +139,16 @@ START_TEST(requests_that_are_wrong_are_refused_and_nothing_else)
         "{\"id\":1,\"cmd\":\"cancel\",\"what\":\"all\"}",
         "{\"id\":1,\"cmd\":\"cancel\",\"what\":1}",
         "{\"id\":1,\"cmd\":\"log\",\"limit\":1e99}",
+        "{\"id\":1,\"cmd\":\"hold\",\"limit\":0}",
+        "{\"id\":1,\"cmd\":\"hold\",\"limit\":3601}",
+        "{\"id\":1,\"cmd\":\"hold\",\"limit\":\"60\"}",
+        "{\"id\":1,\"cmd\":\"hold\",\"size_bytes\":1}",
+        "{\"id\":1,\"cmd\":\"resume\",\"limit\":1}",
+        "{\"id\":1,\"cmd\":\"resize\"}",
+        "{\"id\":1,\"cmd\":\"resize\",\"size_bytes\":0}",
+        "{\"id\":1,\"cmd\":\"resize\",\"size_bytes\":-4096}",
+        "{\"id\":1,\"cmd\":\"resize\",\"size_bytes\":\"4096\"}",
+        "{\"id\":1,\"cmd\":\"resize\",\"size_bytes\":4096.0}",
         "{\"id\":1,\"cmd\":\"apply\",\"patch\":"
         "\"0000000000000000000000000000000000000000000000000000000000000000\","
         "\"dryrun\":true}",
