@@ -47,12 +47,12 @@ load() {
 }
 load &
 loader=$!
-pids+=($loader)
+pids+=("$loader")
 wait_for 60 test -s "$W/rounds"
 
 say "held, resumed, made larger, 20 times"
 for i in $(seq 20); do
-    gone $loader && fail "the load has failed in round $i: $(tail -n 20 "$W/fio.txt")"
+    gone "$loader" && fail "the load has failed in round $i: $(tail -n 20 "$W/fio.txt")"
     blksub hold v --limit 60 >/dev/null
     status_is '.hold.state == "held" and .hold.limit == 60'
     # The load, which never rests, waits.
@@ -71,7 +71,7 @@ wait_for 60 status_is '.hold == null and .stats.errors == 0'
 expect 2 blksub volume resize v 48M
 grep -q "cannot shrink" "$W/said" || fail "$(cat "$W/said")"
 touch "$W/stop"
-wait $loader || fail "the load has failed: $(tail -n 20 "$W/fio.txt")"
+wait "$loader" || fail "the load has failed: $(tail -n 20 "$W/fio.txt")"
 say "$(cat "$W/rounds") rounds of the load"
 
 say "old data, zeros in what is new, and room up to the end"
