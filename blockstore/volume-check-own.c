@@ -71,23 +71,26 @@ static uint64_t own_locked(const struct own_check *o, uint64_t chunk, unsigned w
     return own;
 }
 
-/* Any own block?  With begin: clears the marks of those that have no sum, after
- * which whoever writes sets them again. */
-static bool look(struct own_check *o, struct own_chunk *k, bool begin)
+/* 1: there is an own block; 0: none; -ECANCELED.  With begin: clears the marks
+ * of those that have no sum, after which whoever writes sets them again. */
+static int look(struct own_check *o, struct own_chunk *k, bool begin)
 {
     pthread_rwlock_t *lock = vol_stripe_of(o->v, k->number);
-    struct omap_ref ref = vol_enter(o->v);
-    bool found = false;
+    struct omap_ref ref;
+    int found = 0, r;
     uint64_t own;
     unsigned w;
 
+    r = check_enter(o->c, &ref);
+    if (r < 0)
+        return r;
     if (begin)
         pthread_rwlock_wrlock(lock);
     else
         pthread_rwlock_rdlock(lock);
     for (w = 0; w < SUMS_WORDS; w++) {
         own = own_locked(o, k->number, w);
-        found = found || own;
+        found |= own != 0;
         if (!o->sums)
             continue;
         k->need[w] = own & ~(k->rec.valid[w] & ~written(o, k->number, w));
@@ -135,10 +138,13 @@ static int read_word(struct own_check *o, struct own_chunk *k, unsigned w)
     struct check_at at = { .part = BSTORE_CHECK_DATA, .path = o->data_path };
     pthread_rwlock_t *lock = vol_stripe_of(o->v, k->number);
     uint64_t own, unread = 0, left;
-    struct omap_ref ref = vol_enter(o->v);
+    struct omap_ref ref;
     unsigned i, n, n_own = 0;
-    int error = 0;
+    int error = 0, r;
 
+    r = check_enter(o->c, &ref);
+    if (r < 0)
+        return r;
     pthread_rwlock_rdlock(lock);
     own = own_locked(o, k->number, w);
     for (left = own; left; left &= ~(((n < 64 ? bit(n) : 0) - 1) << i)) {
@@ -175,7 +181,8 @@ static bool still_differs(struct own_check *o, struct own_chunk *k, unsigned i)
     /* Our own descriptor: an error that this meets is told to the guest's
      * flush as well. */
     (void)bs_file_datasync(o->data.fd);
-    ref = vol_enter(o->v);
+    if (check_enter(o->c, &ref) < 0)
+        return false; /* what follows is canceled, too */
     pthread_rwlock_rdlock(lock);
     if (own_locked(o, k->number, i / 64) & bit(i % 64))
         differs = check_file_read(&o->data, o->c->buf, 1, blk * BLK, &error) ||
@@ -263,18 +270,22 @@ static int check_chunk(struct own_check *o, uint64_t chunk)
     int r = 0;
 
     k.rec.chunk = chunk;
-    if (!look(o, &k, false))
-        return 0;
+    r = look(o, &k, false);
+    if (r <= 0)
+        return r;
     if (o->sums) {
         r = vol_sums_read(o->sums, chunk, &k.rec);
         if (r < 0 && r != -ENOENT)
             found_sums(o, sums_offset(chunk), SUMS_RECORD_BYTES,
                        r == -EBADMSG ? "its checksum is wrong"
                                      : "it cannot be read");
+        r = look(o, &k, false);
         if (o->v->rdonly)
             memset(k.need, 0, sizeof(k.need));
-        else if (look(o, &k, false), any(k.need))
-            look(o, &k, true);
+        if (r > 0 && any(k.need))
+            r = look(o, &k, true);
+        if (r < 0)
+            return r; /* no mark was cleared */
     }
     for (r = 0, w = 0; r == 0 && w < SUMS_WORDS; w++)
         r = read_word(o, &k, w);

@@ -17,6 +17,7 @@
 
 #define NS 1000000000
 #define STEP_NS (NS / 10)
+#define RUNS_MAX 10000 /* of a volume, in one go */
 #define WALKS_MAX 100 /* then findings come without the guest's places */
 
 const char check_todo_meta[] =
@@ -97,6 +98,22 @@ int check_pace(struct check *c, uint64_t bytes, uint64_t done)
         now = now_ns();
         if (now - c->stepped_ns >= STEP_NS)
             r = step(c, now);
+    }
+    return r;
+}
+
+int check_enter(struct check *c, struct omap_ref *ref)
+{
+    static const struct timespec pause = { .tv_nsec = 20 * 1000 * 1000 };
+    int r = 0;
+
+    while (r == 0) {
+        *ref = omap_slot_get(&c->v->slot);
+        if (atomic_load(&c->v->n_holds) == 0)
+            return 0;
+        omap_slot_put(&c->v->slot, *ref); /* whoever holds waits for it */
+        nanosleep(&pause, NULL);
+        r = check_pace(c, 0, 0);
     }
     return r;
 }
@@ -216,6 +233,8 @@ struct guest_walk {
     const struct check_pending *p;
     struct bstore_finding *f;
     const struct bstore_digest *image; /* the volume's */
+    uint64_t next; /* where to go on */
+    unsigned n;
 };
 
 static void add_guest(struct bstore_finding *f, uint64_t off, uint64_t bytes)
@@ -238,29 +257,44 @@ static int guest_run(void *opaque, const struct bstore_origin_run *run)
     const struct check_pending *p = w->p;
     bool image = p->part == BSTORE_CHECK_IMAGE;
     uint64_t src = run->src_off, from, to;
+    int enough = ++w->n % RUNS_MAX == 0;
 
+    w->next = run->off + run->bytes;
     if (run->origin == BSTORE_FROM_IMAGE) {
         if (!image || !bstore_digest_eq(&p->source, w->image))
-            return 0;
+            return enough;
         src = run->off;
     } else if ((run->origin != BSTORE_FROM_PATCH &&
                 run->origin != BSTORE_FROM_TOKEN) ||
                run->source_is_image != image ||
                !bstore_digest_eq(&p->source, &run->source)) {
-        return 0;
+        return enough;
     }
     from = p->off > src ? p->off : src;
     to = p->off + p->bytes < src + run->bytes ? p->off + p->bytes
                                               : src + run->bytes;
     if (from < to)
         add_guest(w->f, run->off + (from - src), to - from);
-    return 0;
+    return enough;
+}
+
+/* Also while the volume is held; in parts, so that nobody waits for long. */
+static bool walk_volume(struct check *c, struct guest_walk *w)
+{
+    uint64_t end = bstore_volume_size_bytes(c->v);
+    int r;
+
+    do
+        r = bstore_volume_origins_held(c->v, w->next, end - w->next, guest_run,
+                                       w);
+    while (r > 0 && w->next < end);
+    return r >= 0;
 }
 
 static void find_guest_ranges(struct check *c, struct bstore_finding *f)
 {
     const struct check_pending *p = &c->pending;
-    struct guest_walk w = { p, f, NULL };
+    struct guest_walk w = { .p = p, .f = f };
 
     if (p->part == BSTORE_CHECK_DATA && p->bytes) {
         f->guest_known = true;
@@ -268,8 +302,7 @@ static void find_guest_ranges(struct check *c, struct bstore_finding *f)
     } else if (c->v && p->bytes && p->is_data && c->n_walks < WALKS_MAX) {
         c->n_walks++;
         w.image = &c->v->image_digest;
-        f->guest_known = bstore_volume_origins(
-                             c->v, 0, bstore_volume_size_bytes(c->v), guest_run, &w) == 0;
+        f->guest_known = walk_volume(c, &w);
     }
 }
 

@@ -54,6 +54,10 @@ struct check {
 /* bytes were read, done of the progress: waits, tells.  0 or -ECANCELED. */
 int check_pace(struct check *c, uint64_t bytes, uint64_t done);
 
+/* A data-path call begins, as vol_enter(), but that it can be canceled while
+ * the volume is held; omap_slot_put() ends it.  0 or -ECANCELED. */
+int check_enter(struct check *c, struct omap_ref *ref);
+
 /* A file to be read: buffered, and past the host's cache where that works. */
 struct check_file {
     int fd, direct; /* -1 = none */

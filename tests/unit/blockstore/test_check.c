@@ -166,6 +166,27 @@ START_TEST(a_check_is_canceled_and_leaves_nothing_wrong)
 }
 END_TEST
 
+/* Who asked for it must be able to end it before the volume goes on. */
+START_TEST(a_check_of_a_held_volume_can_be_canceled)
+{
+    struct bstore_check how = cf_how(&cf);
+    struct bs_err why = { 0 };
+
+    guest_write(0, 100, 1);
+    cf_flip(&f, cf_image(&f, "data"), 700 * BLK);
+    ck_assert_int_eq(bstore_volume_hold(v, 10000), 0);
+    memset(&cf, 0, sizeof(cf));
+    cf.cancel_at_data_step = 3;
+    ck_assert_int_eq(bstore_volume_check(v, &how, &cf.res, &why), -ECANCELED);
+    ck_assert_uint_eq(cf.n, 1); /* what was found by then, and where it is seen */
+    ck_assert(cf.f[0].guest_known && cf.f[0].guest_off == 700 * BLK);
+    bstore_volume_resume(v);
+    cf_flip(&f, cf_image(&f, "data"), 700 * BLK);
+    cf_is_clean(&cf, v);
+    ck_assert_uint_eq(cf.res.n_taken, 100);
+}
+END_TEST
+
 START_TEST(it_keeps_to_the_rate)
 {
     struct bstore_check how = cf_how(&cf);
@@ -898,6 +919,7 @@ int main(void)
     tcase_add_test(tc, past_the_cache_it_finds_the_same);
     tcase_add_test(tc, what_several_blocks_share_is_read_once);
     tcase_add_test(tc, a_check_is_canceled_and_leaves_nothing_wrong);
+    tcase_add_test(tc, a_check_of_a_held_volume_can_be_canceled);
     tcase_add_test(tc, it_keeps_to_the_rate);
     tcase_add_test(tc, a_damaged_block_of_the_image_is_named);
     tcase_add_test(tc, neighbours_are_one_finding_and_others_are_not);
