@@ -13,14 +13,14 @@
 
 /* ---- meta.json ------------------------------------------------------------- */
 
-/* A volume may grow meanwhile: first data does, then meta.json says so. */
-static bool size_may_be(struct check *c, uint64_t size_bytes)
+/* A volume may grow meanwhile: first data does, then meta.json says so, then
+ * the volume has the size.  before: what it had before meta.json was read. */
+static bool size_may_be(struct check *c, uint64_t size_bytes, uint64_t before)
 {
-    uint64_t now = bstore_volume_size_bytes(c->v);
     struct stat st;
 
-    return size_bytes == now ||
-           (size_bytes > now && fstat(c->v->data_fd, &st) == 0 &&
+    return size_bytes == before ||
+           (size_bytes > before && fstat(c->v->data_fd, &st) == 0 &&
             (uint64_t)st.st_size >= size_bytes);
 }
 
@@ -30,6 +30,7 @@ static int check_meta(struct check *c, struct vol_meta *m)
     struct check_file f = CHECK_NO_FILE;
     char path[CHECK_PATH_BYTES];
     struct check_at at = { .part = BSTORE_CHECK_META, .path = path };
+    uint64_t before = c->v ? bstore_volume_size_bytes(c->v) : 0;
     struct bs_err why = { 0 };
     int r;
 
@@ -40,7 +41,7 @@ static int check_meta(struct check *c, struct vol_meta *m)
     if (r < 0)
         check_found(c, &at, 0, 0, check_todo_meta, "%.200s", why.text);
     else if (c->v && (!bstore_digest_eq(&m->image, &c->v->image_digest) ||
-                      !size_may_be(c, m->size_bytes) ||
+                      !size_may_be(c, m->size_bytes, before) ||
                       m->created != c->v->created))
         check_found(c, &at, 0, 0, check_todo_meta,
                     "it says something else than when the volume was opened");

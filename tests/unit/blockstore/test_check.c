@@ -834,6 +834,34 @@ static void spoil(const char *rel, uint64_t off)
     bs_file_set_ops(&bad_disk);
 }
 
+/* Grows the volume when meta.json has been read, as another thread may. */
+static ssize_t growing_pread(int fd, void *buf, size_t n, off_t off)
+{
+    ssize_t r = pread(fd, buf, n, off);
+    struct stat st;
+
+    if (bad_ino && fstat(fd, &st) == 0 && st.st_ino == bad_ino) {
+        bad_ino = 0;
+        ok(bstore_volume_resize(v, 1500 * BLK, &err));
+    }
+    return r;
+}
+
+START_TEST(a_volume_that_grows_just_then_is_not_damaged)
+{
+    static const struct bs_file_ops growing = { .openat = cf_openat,
+                                                .pread = growing_pread,
+                                                .fdatasync = fix_sync_nothing,
+                                                .fsync = fix_sync_nothing };
+
+    spoil("volumes/v1/meta.json", 0);
+    bs_file_set_ops(&growing);
+    cf_is_clean(&cf, v);
+    ck_assert_uint_eq(bad_ino, 0);
+    ck_assert_uint_eq(bstore_volume_size_bytes(v), 1500 * BLK);
+}
+END_TEST
+
 START_TEST(what_cannot_be_read_is_named_in_every_part)
 {
     const struct cf_finding *one;
@@ -951,6 +979,7 @@ int main(void)
     tcase_add_test(tc, damaged_sums_are_found_and_taken_anew);
     tcase_add_test(tc, a_damaged_header_of_sums_is_found);
     tcase_add_test(tc, sums_beside_another_log_say_nothing);
+    tcase_add_test(tc, a_volume_that_grows_just_then_is_not_damaged);
     tcase_add_test(tc, what_cannot_be_read_is_named_in_every_part);
     tcase_add_test(tc, damage_ends_where_records_go_on);
     suite_add_tcase(s, tc);
