@@ -81,6 +81,30 @@ say "the room it takes is what du says"
 [ "$(jq .space.frees_bytes "$W/show")" = "$(du -s -B1 "$BLKSUB_STORE/volumes/g" | cut -f 1)" ] ||
     fail "space: $(jq -c .space "$W/show"), du: $(du -a -B1 "$BLKSUB_STORE/volumes/g")"
 
+mkdir "$W/small"
+truncate -s 400M "$W/small.img"
+if [ "$(id -u)" = 0 ] && command -v mkfs.xfs >/dev/null && mkfs.xfs -q -m reflink=1 "$W/small.img" &&
+    mount -o loop "$W/small.img" "$W/small" 2>/dev/null; then
+    say "what two volumes share is not freed"
+    at=(--store "$W/small/store")
+    two=$W/small/store/volumes
+    blksub "${at[@]}" image import "$W/v1.raw" --name v1 >/dev/null
+    blksub "${at[@]}" volume create one --image v1 >/dev/null
+    dd if=/dev/urandom of="$two/one/data" bs=1M count=3 conv=notrunc,fsync status=none
+    blksub "${at[@]}" --json volume show one |
+        jq -e '.space | .shared_bytes == 0 and .frees_bytes > 3145728' >/dev/null
+    cp -r --reflink=always "$two/one" "$two/two"
+    sync -f "$two"
+    for v in one two; do
+        blksub "${at[@]}" --json volume show $v | jq -e '.space | .shared_bytes == 3145728 and
+            .frees_bytes == .data_bytes + .log_bytes + .other_bytes - .shared_bytes' >/dev/null
+    done
+    blksub "${at[@]}" volume show two | grep -q '; 3.0 MiB of data are shared with other volumes$'
+    umount "$W/small"
+else
+    say "no XFS on a loop device: what volumes share is left out"
+fi
+
 say "what holds an image, a patch, a volume"
 expect 8 blksub --json image remove v1
 jq -e --arg p "$patch" '.error | .code == "EBUSY" and (.text | test("2 volumes and 1 patch")) and
