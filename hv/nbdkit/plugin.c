@@ -16,6 +16,7 @@
 #include "bs/log.h"
 #include "hangup.h"
 #include "hv-worker.h"
+#include "restart.h"
 #include "metrics.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
@@ -30,6 +31,7 @@ static struct bs_log_limit io_limit;
 
 static void plugin_unload(void)
 {
+    hv_restart_disarm();
     hv_hangup_stop();
     hv_worker_close(worker);
     worker = NULL;
@@ -97,7 +99,8 @@ static int plugin_after_fork(void)
 {
     struct bs_err err;
 
-    if (hv_hangup_start(on_end, worker, &err) < 0 || hv_worker_start(worker, &err) < 0) {
+    if (hv_hangup_start(on_end, worker, &err) < 0 ||
+        hv_worker_start(worker, &err) < 0 || hv_restart_arm(&err) < 0) {
         nbdkit_error("%s", err.text);
         return -1;
     }
