@@ -81,8 +81,36 @@ static int check_empty(const struct bstore *store, struct bs_err *err)
     return r;
 }
 
+/* The names of all folders on the way to the store: which of them are new is not
+ * known, when one who died made them. */
+static int sync_way_to(const char *path, struct bs_err *err)
+{
+    char *copy = strdup(path);
+    size_t len;
+    int r = 0;
+
+    if (!copy)
+        return bs_fail(err, ENOMEM, "no memory");
+    for (len = strlen(copy); r == 0 && len > 0; copy[len] = '\0') {
+        r = bs_file_sync_folder_of(copy);
+        /* In a folder that we cannot read or sync nobody has made one. */
+        if (r == -EACCES || r == -EROFS || r == -EINVAL)
+            r = 0;
+        if (r < 0)
+            bs_fail_errno(err, -r, "%s: cannot sync the folder it is in", copy);
+        while (len > 0 && copy[len - 1] == '/')
+            len--;
+        while (len > 0 && copy[len - 1] != '/')
+            len--;
+        while (len > 0 && copy[len - 1] == '/')
+            len--;
+    }
+    free(copy);
+    return r;
+}
+
 /* Two processes may do this at once: each step is harmless when repeated, and
- * "format" comes last. */
+ * "format" comes last, when the rest is durable. */
 static int make_store(struct bstore *store, struct bs_err *err)
 {
     size_t i;
@@ -102,8 +130,13 @@ static int make_store(struct bstore *store, struct bs_err *err)
         return bs_fail_errno(err, -fd, "%s/lock: cannot make it",
                              store->path);
     close(fd);
-    return bs_file_replace(store->dirfd, "format", format_text,
-                           sizeof(format_text) - 1, err);
+    r = sync_way_to(store->path, err);
+    if (r == 0)
+        r = bstore_sync_file(store->dirfd, store->path, err);
+    if (r == 0)
+        r = bs_file_replace(store->dirfd, "format", format_text,
+                            sizeof(format_text) - 1, err);
+    return r;
 }
 
 static int check_format(struct bstore *store, int flags, struct bs_err *err)
