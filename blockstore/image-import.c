@@ -103,11 +103,13 @@ static int settle_known(struct import *im, const char *name,
                         struct bstore_image_info *known, struct bs_err *err)
 {
     char hex[BSTORE_DIGEST_HEX];
+    bool named;
     int fd, r;
 
-    if (!name || strcmp(known->name, name) == 0)
+    if (!name)
         return 0;
-    if (known->name[0])
+    named = strcmp(known->name, name) == 0;
+    if (known->name[0] && !named)
         return bs_fail(err, EEXIST, "the image has the name %s already",
                        known->name);
     snprintf(known->name, sizeof(known->name), "%s", name);
@@ -116,7 +118,9 @@ static int settle_known(struct import *im, const char *name,
                       O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (fd < 0)
         return bs_fail_errno(err, -fd, "%s: cannot open", hex);
-    r = bstore_image_meta_write(fd, known, err);
+    /* Who gave it the name may have died before that was durable. */
+    r = named ? bstore_sync_file(fd, hex, err)
+              : bstore_image_meta_write(fd, known, err);
     close(fd);
     return r;
 }

@@ -278,6 +278,17 @@ static int look(struct import *im, const char *path, struct bstore_digest *id,
     return r;
 }
 
+/* That it has its name does not say that it would keep it: whoever put it there
+ * may be about to sync that, or have died before. */
+static int wait_for_maker(struct bstore *store, struct bs_err *err)
+{
+    int r = bstore_lock(store, err);
+
+    if (r == 0)
+        bstore_unlock(store);
+    return r;
+}
+
 int bstore_patch_import(struct bstore *store, const char *path,
                         const struct bstore_progress *progress,
                         struct bstore_digest *id, struct bs_err *err)
@@ -303,6 +314,8 @@ int bstore_patch_import(struct bstore *store, const char *path,
     r = look(&im, path, &digest, err);
     if (r == 0)
         r = import(&im, path, err);
+    else if (r > 0)
+        r = wait_for_maker(store, err);
     if (r < 0)
         goto out;
     if (im.bundle) { /* what was imported, should path name another by now */

@@ -129,7 +129,11 @@ static int make_store(struct bstore *store, struct bs_err *err)
     if (fd < 0)
         return bs_fail_errno(err, -fd, "%s/lock: cannot make it",
                              store->path);
+    /* As if its maker had died with the lock: the first to get that syncs. */
+    r = bs_file_truncate(fd, 1);
     close(fd);
+    if (r < 0)
+        return bs_fail_errno(err, -r, "%s/lock: cannot write", store->path);
     r = sync_way_to(store->path, err);
     if (r == 0)
         r = bstore_sync_file(store->dirfd, store->path, err);
@@ -137,6 +141,18 @@ static int make_store(struct bstore *store, struct bs_err *err)
         r = bs_file_replace(store->dirfd, "format", format_text,
                             sizeof(format_text) - 1, err);
     return r;
+}
+
+/* As long as somebody has the lock alone, its file is one byte long; so if it is when
+ * we get it, he died.  He may have renamed or removed something and not yet
+ * synced that: it looks done, but a loss of power would undo it, and we might
+ * answer "it is there already", or remove an image that a volume needs after
+ * all.  A size takes no space, so a full disk is no obstacle. */
+static bool died_with_lock(const struct bstore *store)
+{
+    struct stat st;
+
+    return fstatat(store->dirfd, "lock", &st, 0) == 0 && st.st_size != 0;
 }
 
 static int check_format(struct bstore *store, int flags, struct bs_err *err)
@@ -159,6 +175,8 @@ static int check_format(struct bstore *store, int flags, struct bs_err *err)
         else
             r = bs_fail(err, EBADMSG, "%s/format: is not of a blksub store",
                         store->path);
+    } else if (flags & BSTORE_CREATE && died_with_lock(store)) {
+        r = bstore_sync_file(store->dirfd, store->path, err);
     }
     free(text);
     return r;
@@ -329,6 +347,34 @@ static int flock_until(int fd, int how, const struct timespec *deadline)
     return 0;
 }
 
+/* By him who has got it. */
+static int take_over(const struct bstore *store, int how, int lock_fd,
+                     struct bs_err *err)
+{
+    size_t i;
+    int fd, r = 0;
+
+    if (!died_with_lock(store)) {
+        if (how == LOCK_EX)
+            r = bs_file_truncate(lock_fd, 1);
+        if (r < 0)
+            bs_fail_errno(err, -r, "%s/lock: cannot write", store->path);
+        return r;
+    }
+    r = bstore_sync_file(store->dirfd, store->path, err);
+    for (i = 0; r == 0 && i < N_ELEMS(subdirs); i++) {
+        fd = bstore_opendir(store, subdirs[i], NULL);
+        if (fd == -ENOENT)
+            continue; /* an older store has no maps */
+        r = fd < 0 ? bs_fail_errno(err, -fd, "%s/%s: cannot open", store->path,
+                                   subdirs[i])
+                   : bstore_sync_file(fd, subdirs[i], err);
+        if (fd >= 0)
+            close(fd);
+    }
+    return r;
+}
+
 static int take_lock(struct bstore *store, int how, struct bs_err *err)
 {
     struct timespec deadline;
@@ -351,9 +397,12 @@ static int take_lock(struct bstore *store, int how, struct bs_err *err)
                 store->path);
     else if (r < 0)
         bs_fail_errno(err, -r, "%s/lock: cannot lock", store->path);
+    if (r == 0)
+        r = take_over(store, how, fd, err);
     if (r < 0)
         goto out;
     store->lock_fd = fd;
+    store->lock_is_shared = how == LOCK_SH;
     fd = -1;
 out:
     if (fd >= 0)
@@ -383,6 +432,9 @@ int bstore_lock_shared(struct bstore *store, struct bs_err *err)
 
 void bstore_unlock(struct bstore *store)
 {
+    /* Should it fail, the next one syncs more than he need. */
+    if (!store->lock_is_shared)
+        (void)bs_file_truncate(store->lock_fd, 0);
     close(store->lock_fd); /* and with it the flock */
     store->lock_fd = -1;
     pthread_mutex_unlock(&store->lock);

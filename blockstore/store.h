@@ -22,6 +22,7 @@ struct bstore {
      * out other processes, the mutex other threads of ours. */
     pthread_mutex_t lock;
     int lock_fd; /* -1 = not locked */
+    bool lock_is_shared;
 };
 
 /* Opens a folder of the store ("images"), or one in it ("images/DIGEST");
