@@ -3,11 +3,13 @@
  * their workers may be writing to them; see volume-session.c for why that
  * suffices to keep what a worker may need. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "bs/file.h"
 #include "bstore-uses.h"
 #include "store.h"
 #include "volume-impl.h"
@@ -278,6 +280,42 @@ static int refuse(const struct bstore_use *uses, size_t n, struct bs_err *err)
                    volumes == 1 ? "" : "s", patches, patches == 1 ? "" : "es");
 }
 
+static int sync_log_of(struct bstore *store, const char *name,
+                       struct bs_err *err)
+{
+    int dirfd, fd, r;
+
+    dirfd = vol_open_dir(store, name, err);
+    if (dirfd < 0)
+        return dirfd == -ENOENT ? 0 : dirfd;
+    fd = r = bs_file_open(dirfd, "log", O_RDONLY | O_CLOEXEC, 0);
+    if (fd >= 0) {
+        r = bs_file_datasync(fd);
+        close(fd);
+    }
+    if (r == 0)
+        r = bs_file_sync(dirfd);
+    close(dirfd);
+    if (r < 0)
+        bs_fail_errno(err, -r, "volume %s: cannot sync its log", name);
+    return r;
+}
+
+/* That no log names the thing is read from the page cache: a rollback may be
+ * about to be synced, or its worker have died before.  Removing the thing is
+ * durable, so must be what allows it; else a loss of power brings back a volume
+ * that needs what is gone. */
+static int sync_logs(struct bstore *store, const struct bstore_usage *u,
+                     struct bs_err *err)
+{
+    size_t i;
+    int r = 0;
+
+    for (i = 0; r == 0 && i < u->n_volumes; i++)
+        r = sync_log_of(store, u->volumes[i].name, err);
+    return r;
+}
+
 int bstore_check_unused(struct bstore *store,
                         const struct bstore_digest *digest, struct bs_err *err)
 {
@@ -295,6 +333,8 @@ int bstore_check_unused(struct bstore *store,
         r = refuse(uses, n, err);
     if (r == 0)
         r = bstore_usage_check(u, err);
+    if (r == 0)
+        r = sync_logs(store, u, err);
     free(uses);
     bstore_usage_free(u);
     return r;
