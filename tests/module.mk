@@ -19,10 +19,10 @@ TEST_INC := -Itests -Ioverlay-map/include -Iblockstore/include -Ihv/include \
 TEST_PKGS := check
 TEST_BINS :=
 
-# $(1) source, $(2) module, $(3) extra include
+# $(1) source, $(2) module, $(3) extra include, $(4) archive beside the module's
 define test_prog
 $(B)/obj/$(1:.c=.o): CFLAGS_MOD := $(TEST_INC) $(3) $$(call pkg_cflags,$(TEST_PKGS) $(call all_pkgs,$(2)))
-$(T)/$(1:tests/%.c=%): $(B)/obj/$(1:.c=.o) $(call libs_of,$(2))
+$(T)/$(1:tests/%.c=%): $(B)/obj/$(1:.c=.o) $(4) $(call libs_of,$(2))
 	@mkdir -p $$(@D)
 	$$(Q)$$(CC) $$(LDFLAGS_ALL) -o $$@ $$(filter %.o %.a,$$^) \
 		$$(call pkg_libs,$(TEST_PKGS) $(call all_pkgs,$(2)))
@@ -32,8 +32,19 @@ endef
 $(foreach f,overlay-map blockstore hv hv-xen guest-agent tools,\
   $(foreach s,$(wildcard tests/unit/$(f)/test_*.c),\
     $(eval $(call test_prog,$(s),$(mod_of_$(f)),-I$($(mod_of_$(f))_DIR)))))
-$(foreach s,$(wildcard tests/model/test_*.c tests/fault/test_*.c),\
+$(foreach s,$(wildcard tests/model/test_*.c),\
   $(eval $(call test_prog,$(s),bstore,-Iblockstore)))
+
+# What several of the fault programs share; each takes what it needs.
+FAULT_TESTS := $(wildcard tests/fault/test_*.c)
+FAULT_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/disk/*.c) \
+	$(filter-out $(FAULT_TESTS),$(wildcard tests/fault/*.c)))
+$(FAULT_OBJ): CFLAGS_MOD := $(TEST_INC) $(call pkg_cflags,$(TEST_PKGS) $(call all_pkgs,bstore))
+$(T)/libfault.a: $(FAULT_OBJ)
+	@mkdir -p $(@D)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+$(foreach s,$(FAULT_TESTS),\
+  $(eval $(call test_prog,$(s),bstore,-Iblockstore,$(T)/libfault.a)))
 
 # Fuzz targets say on their first line which module they need:
 #   /* fuzz: omap */
