@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "bs/file.h"
+#include "bstore-check.h"
 #include "store-cut.h"
 
 /* One state of those that may be; noted if there is somewhere to. */
@@ -248,6 +249,28 @@ static void check_published(struct side *s, const struct promise *p,
     is(p->published, state, seen ? &seen->published : NULL, "published", 0);
 }
 
+static void show_finding(void *opaque, const struct bstore_finding *f)
+{
+    (void)opaque;
+    printf("%s at %llu: %s\n", f->path, (unsigned long long)f->off, f->what);
+    fflush(stdout);
+}
+
+/* What a cut leaves is no damage, and nobody says that it is. */
+static void check_for_damage(struct side *s, unsigned i)
+{
+    struct bstore_check how = { .found = show_finding };
+    struct bstore_check_result found = { 0 };
+    struct bs_err err = { 0 };
+    int r = bstore_volume_check_closed(s->store, volume_name[i], &how, &found,
+                                       &err);
+
+    MUST(r == 0 || r == -ENOENT, "volume %s: check: %s", volume_name[i],
+         err.text);
+    MUST(found.n_findings == 0, "volume %s: the check finds damage",
+         volume_name[i]);
+}
+
 /* It is a volume like any other. */
 static void use_volume(struct side *s, unsigned i)
 {
@@ -331,6 +354,9 @@ void check_store(const char *root, const struct op *op)
     side_init(&s, root, false);
     if (open_store(&s, &promise, NULL)) {
         sweep(&s);
+        for (unsigned i = 0; i < N_VOLUMES; i++)
+            if (one_in(8))
+                check_for_damage(&s, i);
         check_things(&s, &promise, NULL);
         check_volumes(&s, &promise, NULL);
     }

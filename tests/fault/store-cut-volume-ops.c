@@ -6,6 +6,7 @@
 
 #include "blksub-wire.h"
 #include "bs/bytes.h"
+#include "bstore-check.h"
 #include "store-cut.h"
 
 static const uint64_t first_blks[N_VOLUMES] = { 64, 500 };
@@ -242,6 +243,21 @@ static int run_compact(struct side *s, struct bs_err *err)
     return r;
 }
 
+/* Whatever was cut or killed before, it is no damage. */
+static int run_check(struct side *s, struct bs_err *err)
+{
+    struct bstore_check how = { 0 };
+    struct bstore_check_result found;
+    int r = side_volume(s, arg, err);
+
+    if (r == 0)
+        r = bstore_volume_check(s->v[arg], &how, &found, err);
+    if (r == 0)
+        MUST(found.n_findings == 0, "volume %s: the check finds damage",
+             volume_name[arg]);
+    return r;
+}
+
 /* ---- volumes: tokens --------------------------------------------------------------- */
 
 static unsigned arg_patch;
@@ -379,6 +395,7 @@ const struct op volume_ops[] = {
     { "tokens", 5, 0, plan_tokens, run_tokens, NULL },
     { "flush", 8, 0, plan_volume, run_flush, NULL },
     { "compact", 4, 0, plan_volume, run_compact, NULL },
+    { "check", 3, 0, plan_volume, run_check, NULL },
     { "close", 3, 0, plan_volume, run_close, NULL },
 };
 const unsigned n_volume_ops = sizeof(volume_ops) / sizeof(volume_ops[0]);
