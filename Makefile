@@ -122,6 +122,12 @@ $(B)/nbdkit-blksub-plugin.so: $(B)/obj/hv/nbdkit/plugin.o $(call libs_of,hv)
 		$(call pkg_libs,$(call all_pkgs,hv))
 $(B)/obj/hv/nbdkit/plugin.o: CFLAGS_MOD := $(hv_INC) $(hv_PKG_CFLAGS)
 
+$(B)/blksub-xen: $(B)/obj/hv/xen/main.o $(B)/libhvxen.a $(call libs_of,hvxen)
+	$(call say,LD    $@)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o %.a,$^) \
+		$(call pkg_libs,$(call all_pkgs,hvxen))
+$(B)/obj/hv/xen/main.o: CFLAGS_MOD := $(hvxen_INC) $(hvxen_PKG_CFLAGS)
+
 # The agent is static: a guest needs nothing but the file.  Sanitizers cannot
 # be linked statically, so those variants build it dynamic.
 AGENT_STATIC := $(if $(filter asan tsan fuzz,$(V)),,-static)
@@ -130,7 +136,7 @@ $(B)/blksub-agent: $(B)/obj/guest-agent/main.o $(B)/libagent.a
 	$(Q)$(CC) $(LDFLAGS_ALL) $(AGENT_STATIC) -o $@ $^ -lsodium
 $(B)/obj/guest-agent/main.o: CFLAGS_MOD := $(agent_INC)
 
-all: $(B)/blksub $(B)/nbdkit-blksub-plugin.so $(B)/blksub-agent
+all: $(B)/blksub $(B)/nbdkit-blksub-plugin.so $(B)/blksub-agent $(B)/blksub-xen
 .PHONY: all
 
 include tests/module.mk
@@ -150,6 +156,8 @@ install: all
 	install -D -m 755 $(B)/blksub-agent $(DESTDIR)$(prefix)/sbin/blksub-agent
 	install -D -m 755 $(B)/nbdkit-blksub-plugin.so \
 		$(DESTDIR)$(prefix)/lib/blksub/nbdkit-blksub-plugin.so
+	install -D -m 755 $(B)/blksub-xen $(DESTDIR)$(prefix)/sbin/blksub-xen
+	install -D -m 755 hv/xen/block-blksub $(DESTDIR)/etc/xen/scripts/block-blksub
 	install -D -m 644 guest-agent/blksub-agent.service \
 		$(DESTDIR)$(prefix)/lib/systemd/system/blksub-agent.service
 	install -D -m 644 tools/blksub.bash-completion \

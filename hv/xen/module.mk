@@ -2,6 +2,6 @@
 # Xen library.
 MODULES += hvxen
 hvxen_DIR := hv/xen
-hvxen_SRC := $(wildcard hv/xen/*.c)
+hvxen_SRC := $(filter-out hv/xen/main.c,$(wildcard hv/xen/*.c))
 hvxen_USES := hv bstore
-hvxen_PKGS := xengnttab xenevtchn xentoollog
+hvxen_PKGS := xengnttab xenevtchn xentoollog xenstore
