@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* channel.c: frames over a virtio port (or, for tests, a unix socket).
+/* channel.c: frames over a virtio port, or in a Xen guest over a console (or,
+ * for tests, a unix socket).
  *
  * A virtio port says EOF and POLLHUP while no host is connected, and goes on
  * where it was when one comes: so the agent looks every WAIT_MS, and starts
@@ -123,6 +124,8 @@ static int chan_open(struct agent_chan *c)
             return -errno;
         c->is_socket = false;
         c->fd = open_by_name(c->path + sizeof(ports) - 1);
+        if (c->fd < 0)
+            c->fd = agent_open_xen_console(c->path + sizeof(ports) - 1);
         return c->fd < 0 ? c->fd : 0;
     }
     c->is_socket = S_ISSOCK(st.st_mode);

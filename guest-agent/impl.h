@@ -78,6 +78,11 @@ void agent_note(struct agent *a, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 void agent_notes_clear(struct agent_notes *notes);
 
+/* ---- xen-console.c ---- */
+/* The PV console of that name, raw and non-blocking; or negative errno, -ENOENT
+ * where there is none. */
+int agent_open_xen_console(const char *name);
+
 /* ---- channel.c ---- */
 struct agent_chan {
     const char *path;
