@@ -29,7 +29,7 @@
 #define BLKBACK "/sys/bus/xen-backend/drivers/vbd"
 #define PATH_BYTES 128u
 #define MAX_DISKS 4096u
-#define SHORT_LIFE_MS 2000 /* who lives less is started again after a while */
+#define SHORT_LIFE_MS 500 /* who lives less is started again after a while */
 #define AGAIN_MS 1000
 
 static const char *const kinds[] = { "vbd", "vbd3" };
