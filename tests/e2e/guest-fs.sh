@@ -169,6 +169,40 @@ worker_kills() {
     say "$kind: the worker killed $kills times under load"
 }
 
+guest_sees() { [ "$(guest v 'cat /sys/block/vda/size')" = $(($1 / 512)) ]; }
+
+# The volume grows while it is written to; QEMU asks for the size when it
+# connects anew, and the file system takes the room without being unmounted.
+grow() {
+    local larger=$(((size_mb + 150) << 20)) seed=$((RANDOM + 1))
+    load $seed 100000
+    wait_for 120 promised $seed 20
+    blksub volume resize v $larger >/dev/null
+    kill_worker v
+    start_worker v
+    wait_for 120 promised $seed $(($(n_promises $seed) + 5))
+    "$images/guest-qmp" "$W/v" \
+        "{\"execute\":\"block_resize\",\"arguments\":{\"node-name\":\"d0\",\"size\":$larger}}" >"$W/qmp.txt"
+    ! grep -q '"error"' "$W/qmp.txt" || fail "QEMU: $(cat "$W/qmp.txt")"
+    wait_for 60 guest_sees $larger
+    guest v "case $fs in
+        ext4) resize2fs $device ;;
+        xfs) xfs_growfs /mnt/v ;;
+        btrfs) btrfs filesystem resize max /mnt/v ;;
+        esac >/tmp/grow.txt 2>&1 || { cat /tmp/grow.txt; exit 1; }
+        [ \$(df -k /mnt/v | awk '{ kb = \$2 } END { print kb }') -gt $(((size_mb + 20) * 1024)) ]
+        yes new room | head -c $(((size_mb + 20) << 20)) >/mnt/v/large && sync && rm /mnt/v/large" 500 ||
+        fail "$kind does not grow"
+    wait_for 120 promised $seed $(($(n_promises $seed) + 5))
+    guest v "killall fs-load; sync; echo 3 >/proc/sys/vm/drop_caches
+        fs-load verify /mnt/v/load$seed $seed $(promises $seed | xargs) && rm -r /mnt/v/load$seed" ||
+        fail "$kind after it grew"
+    guest v "umount /mnt/v"
+    clean_in_guest "grown"
+    mnt
+    say "$kind: grown under load"
+}
+
 for k in "${kinds[@]}"; do
     choose "$k"
     say "$kind"
@@ -190,6 +224,7 @@ for k in "${kinds[@]}"; do
     say "$kind: $((full >> 20)) MiB on the host, $((left >> 20)) MiB after fstrim"
 
     [ -z "${LONG-}" ] && [ $# = 0 ] && [ "$kind" != ext4 ] || power_cuts
+    case "${LONG:+long}-$kind" in long-ext4 | long-xfs | long-btrfs) grow ;; esac
     [ -z "${LONG-}" ] && [ $# = 0 ] && [ "$kind" = ext4 ] || worker_kills
     guest_off v
     disk_of v "$W/v.raw"
