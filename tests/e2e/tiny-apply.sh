@@ -10,7 +10,7 @@ requires_guests
 # Turns a bit in a block of the pool that the disk of g reads from, and back.
 pool_is_checked() {
     local run id off pool
-    run=$(blksub --json volume map g | jq -c 'select(.patch != null and .offset != null)' | head -n 1)
+    run=$(blksub --json volume map g | jq -cs 'map(select(.patch != null and .offset != null))[0]')
     id=$(jq -r .patch <<<"$run")
     off=$(jq -r .offset <<<"$run")
     pool=$BLKSUB_STORE/patches/$id/pool
